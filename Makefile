@@ -1,0 +1,26 @@
+# Everything runs in .venv, which is made on the first call and reused after.
+PYTHON ?= python3
+BIN := .venv/bin
+HOST ?= langchain
+
+.PHONY: demo test check notebooks clean
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[langchain,llamaindex,notebooks]" --group dev
+	touch $@
+
+demo: .venv/.installed
+	$(BIN)/llm-costopt demo
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+check: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""Batching: requests travel together."""

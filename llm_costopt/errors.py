@@ -1,0 +1,24 @@
+"""Errors that a caller may want to tell apart from the built-in ones.
+
+CostOptError
+├── MissingExtraError   an optional dependency is not installed
+└── BadLogError         a line of a request log cannot be read
+"""
+
+
+class CostOptError(Exception):
+    """Catch this for anything that llm-costopt itself raises."""
+
+
+class MissingExtraError(CostOptError, ImportError):
+    """Catch this to offer the `pip install` line that the message holds."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency: pip install 'llm-costopt[{extra}]'")
+
+
+class BadLogError(CostOptError, ValueError):
+    """Catch this to show which line of which file to mend."""
+
+    def __init__(self, path: object, line: int, problem: str) -> None:
+        super().__init__(f"{path}, line {line}: {problem}")

@@ -1,0 +1,1 @@
+"""The monitor: what was spent, what was saved and why."""
