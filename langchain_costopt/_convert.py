@@ -1,0 +1,156 @@
+"""LangChain's messages, prompt strings and generations → the core's `Question` and `Answer`."""
+
+import json
+import re
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, Generation
+
+from llm_costopt.types import Answer, Message, Question, ToolCall
+
+_TOOLS = re.compile(r"""['"](?:tools|functions|function_call|tool_choice)['"]\s*[,:]\s*(?!None|null|\[\]|\{\})""")
+_SCHEMA = re.compile(
+    r"""['"](?:response_format|response_schema|response_json_schema|response_mime_type|json_schema|json_mode"""
+    r"""|ls_structured_output_format|format|guided_json)['"]\s*[,:]\s*(?!None|null|\[\]|\{\})"""
+)
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
+_CLASS = re.compile(r"<class '([^']+)'>")
+
+_THIS_PROCESS = uuid.uuid4().hex
+"""Stands for what only this process knows, such as a class that is local to a function."""
+
+_FINISH = {
+    **dict.fromkeys(["stop", "end_turn", "stop_sequence", "eos", "completed"], "stop"),
+    **dict.fromkeys(["length", "max_tokens", "max_output_tokens", "model_length", "incomplete"], "length"),
+    **dict.fromkeys(["content_filter", "safety", "refusal", "recitation", "blocklist", "prohibited_content"], "filter"),
+    **dict.fromkeys(["tool_calls", "tool_use", "function_call"], "tools"),
+}
+
+
+def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
+    """Read back what a `BaseCache` is handed; None if nothing can tell this request from another one.
+
+    A prompt that is not LangChain's JSON of messages is one human turn: completion models pass plain text.
+    """
+    if _ADDRESS.search(llm_string):
+        return None
+    serialized = _serialized_messages(prompt)
+    messages = (
+        (Message(role="human", text=prompt),)
+        if serialized is None
+        else tuple(_message(str(fields.get("type")), fields) for fields in serialized)
+    )
+    return Question(
+        messages=messages,
+        model=llm_string + _schemas(llm_string),
+        with_tools=bool(_TOOLS.search(llm_string)),
+        with_schema=bool(_SCHEMA.search(llm_string)),
+    )
+
+
+def messages_of(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """Translate LangChain's message objects."""
+    return tuple(_message(m.type, vars(m)) for m in messages)
+
+
+def answer_of(generation: Generation) -> Answer:
+    """Say what one generation holds."""
+    if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
+        return answer_of_message(generation.message, generation.generation_info or {})
+    return Answer(text=generation.text, finish=_finish(generation.generation_info or {}))
+
+
+def answer_of_message(message: AIMessage, info: Mapping[str, Any] | None = None) -> Answer:
+    """Say what one reply of a chat model holds."""
+    from langchain_costopt._usage import usage
+
+    metadata = message.response_metadata
+    return Answer(
+        text=str(message.text),
+        finish=_finish(metadata) or _finish(info or {}),
+        refused=bool(message.additional_kwargs.get("refusal")) or "refusal" in _block_types(message.content),
+        tool_calls=tuple(_tool_call(call) for call in message.tool_calls),
+        invalid=message.invalid_tool_calls[0].get("error") or "tool call" if message.invalid_tool_calls else None,
+        usage=usage(message),
+        model=metadata.get("model_name") or metadata.get("model"),
+    )
+
+
+def _serialized_messages(prompt: str) -> list[dict[str, Any]] | None:
+    if not prompt.startswith("["):
+        return None
+    try:
+        items = json.loads(prompt)
+    except ValueError:
+        return None
+    known = all(isinstance(i, dict) and "lc" in i and isinstance(i.get("kwargs"), dict) for i in items)
+    return [i["kwargs"] for i in items] if items and known else None
+
+
+def _message(role: str, fields: Mapping[str, Any]) -> Message:
+    text, parts = _content(fields.get("content", ""))
+    if called := fields.get("additional_kwargs", {}).get("function_call"):
+        parts = (*parts, called)
+    return Message(
+        role=str(fields.get("role", role)) if role == "chat" else role,
+        text=text,
+        parts=parts,
+        name=fields.get("name"),
+        tool_calls=tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
+        tool_call_id=fields.get("tool_call_id"),
+        status="error" if fields.get("status") == "error" else None,
+    )
+
+
+def _content(content: Any) -> tuple[str, tuple[Any, ...]]:
+    if isinstance(content, str):
+        return content, ()
+    blocks = [{"type": "text", "text": b} if isinstance(b, str) else b for b in content]
+    text = "".join(b.get("text", "") for b in blocks if b.get("type") == "text")
+    return text, () if all(b.get("type") == "text" for b in blocks) else tuple(blocks)
+
+
+def _tool_call(call: Mapping[str, Any]) -> ToolCall:
+    return ToolCall(id=call.get("id"), name=str(call.get("name")), args=call.get("args") or {})
+
+
+def _block_types(content: str | list[Any]) -> set[str]:
+    return set() if isinstance(content, str) else {str(b.get("type")) for b in content if isinstance(b, dict)}
+
+
+def _finish(info: Mapping[str, Any]) -> str | None:
+    details = info.get("incomplete_details")
+    said = (
+        (details or {}).get("reason")
+        or info.get("finish_reason")
+        or info.get("stop_reason")
+        or info.get("done_reason")
+        or (info.get("status") if info.get("status") == "incomplete" else None)
+    )
+    return None if said is None else _FINISH.get(str(said).lower(), str(said))
+
+
+def _schemas(llm_string: str) -> str:
+    """Spell out the classes that *llm_string* only names: a class whose fields changed is another schema."""
+    return "".join(_schema(name) for name in _CLASS.findall(llm_string))
+
+
+def _schema(name: str) -> str:
+    found = _find_class(name)
+    if hasattr(found, "model_json_schema"):
+        return json.dumps(found.model_json_schema(), sort_keys=True)
+    return _THIS_PROCESS
+
+
+def _find_class(name: str) -> Any:
+    parts = name.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        if found := sys.modules.get(".".join(parts[:cut])):
+            for attribute in parts[cut:]:
+                found = getattr(found, attribute, None)
+            return found
+    return None

@@ -1,0 +1,103 @@
+"""Generations ↔ the JSON that the cache stores: fields of messages, never objects; a hit is a fresh copy."""
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from pydantic import BaseModel
+
+from llm_costopt.cache.semantic import Hit
+
+MARK = "llm_costopt"
+"""The key in `response_metadata` under which this package says what it did."""
+
+
+def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
+    """Write *generations* as JSON; *keep_blocks* if the model was asked for content blocks.
+
+    Raises TypeError for a message that is not an AIMessage and for fields that JSON cannot hold.
+    """
+    return json.dumps([_dump(g, keep_blocks) for g in generations], ensure_ascii=False)
+
+
+def load(hit: Hit) -> list[Generation]:
+    """Build fresh generations from *hit*, chat messages with fresh ids and a mark of how they were found."""
+    mark = {"cache": hit.kind, "similarity": round(hit.similarity, 4), "age_s": round(hit.age, 1), "entry": hit.entry}
+    return [_load(stored, mark) for stored in json.loads(hit.payload)]
+
+
+def _dump(generation: Generation, keep_blocks: bool) -> dict[str, Any]:
+    if not isinstance(generation, ChatGeneration):
+        return {"text": generation.text, "info": generation.generation_info}
+    message = generation.message
+    if not isinstance(message, AIMessage):
+        raise TypeError(f"only an AIMessage can be stored, not {type(message).__name__}")
+    extra = dict(message.additional_kwargs)
+    if isinstance(parsed := extra.get("parsed"), BaseModel):
+        # langchain-openai validates a dict against the schema of the day, and refuses a reply without one.
+        extra["parsed"] = parsed.model_dump(mode="json", by_alias=True)
+    metadata = {k: v for k, v in message.response_metadata.items() if k != MARK}
+    content = message.content
+    if not keep_blocks and (text := _only_text(content)) is not None:
+        # A reply that was streamed to a v3 listener has blocks; the next caller expects what `invoke` gives.
+        content = text
+        metadata.pop("output_version", None)
+    return {
+        "message": {
+            "content": content,
+            "name": message.name,
+            "tool_calls": message.tool_calls,
+            "invalid_tool_calls": message.invalid_tool_calls,
+            "usage_metadata": message.usage_metadata,
+            "response_metadata": metadata,
+            "additional_kwargs": extra,
+        },
+        "info": generation.generation_info,
+    }
+
+
+def _only_text(content: str | list[Any]) -> str | None:
+    """Join content blocks that hold nothing but text."""
+    if isinstance(content, str) or not content:
+        return None
+    plain = all(
+        isinstance(b, dict) and b.get("type") == "text" and b.keys() <= {"type", "text", "index"} for b in content
+    )
+    return "".join(b["text"] for b in content) if plain else None
+
+
+def _load(stored: Mapping[str, Any], mark: Mapping[str, Any]) -> Generation:
+    if "message" not in stored:
+        return Generation(text=stored["text"], generation_info=stored["info"])
+    fields = stored["message"]
+    fresh: dict[str, str] = {}
+    for call in (*fields["tool_calls"], *fields["invalid_tool_calls"]):
+        if call.get("id"):
+            fresh[call["id"]] = _fresh_id(call["id"])
+    fields = _renamed(fields, fresh) if fresh else fields
+    fields["response_metadata"][MARK] = dict(mark)
+    message = AIMessage(**fields, id=f"lc_cache--{uuid.uuid4()}")
+    return ChatGeneration(message=message, generation_info=stored["info"])
+
+
+def _fresh_id(old: str) -> str:
+    """Keep the provider's prefix (`call_`, `toolu_`): some providers check it; two turns must not share the rest."""
+    prefix, _, rest = old.rpartition("_")
+    return f"{prefix}_{uuid.uuid4().hex[:24]}" if prefix and rest else uuid.uuid4().hex
+
+
+def _renamed(value: Any, fresh: Mapping[str, str]) -> Any:
+    """Replace ids wherever a host repeats them: tool calls, raw provider fields, content blocks."""
+    if isinstance(value, dict):
+        return {
+            k: fresh[v]
+            if k in {"id", "call_id", "tool_call_id"} and isinstance(v, str) and v in fresh
+            else _renamed(v, fresh)
+            for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_renamed(v, fresh) for v in value]
+    return value

@@ -1,0 +1,60 @@
+"""Text → unit vector: the `Embedder` protocol and the bundled default."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float32]
+"""One dimension, float32; unit length once it went through `unit`."""
+
+
+class Embedder(Protocol):
+    """Whatever turns a question into a vector."""
+
+    @property
+    def name(self) -> str:
+        """Tell this embedder's vectors from any other's; entries of another name are not searched."""
+        ...
+
+    def embed(self, text: str) -> Vector:
+        """Embed one text; any length and scale will do."""
+        ...
+
+
+class WordLlamaEmbedder:
+    """Embed with the static vectors that the `wordllama` wheel holds: 256 numbers, no download.
+
+    Measured: 0.4 s to load on first use, then about 80 µs a question.
+    """
+
+    name = "wordllama-256-folded"
+
+    def embed(self, text: str) -> Vector:
+        """Embed *text* without regard to letter case, spacing and closing punctuation.
+
+        Case alone moves a question to a cosine of 0.93; what case can mean is a guard's business.
+        """
+        folded = " ".join(text.casefold().split()).rstrip("?!. ")
+        # An empty text has no vector; the library would divide by its length of zero.
+        vector: Vector = _model().embed([folded or " "])[0]
+        return vector
+
+
+@cache
+def _model() -> Any:
+    import wordllama  # 0.3 s to import and 16 MB to read: only when first used
+
+    # `load()` alone looks for the tokenizer in the wrong folder and then asks the network.
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+
+def unit(vector: Vector) -> Vector | None:
+    """Scale *vector* to length 1; None if it has no direction (empty text, NaN)."""
+    flat = np.asarray(vector, dtype=np.float32).ravel()
+    length = float(np.linalg.norm(flat))
+    if not np.isfinite(length) or length == 0.0:
+        return None
+    return np.asarray(flat / length, dtype=np.float32)

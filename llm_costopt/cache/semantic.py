@@ -1,0 +1,318 @@
+"""The semantic cache: exact tier first, then meaning inside the scope, never an exception from `failsafe`."""
+
+import logging
+import os
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from llm_costopt.cache.embed import Embedder, Vector, WordLlamaEmbedder, unit
+from llm_costopt.cache.guards import GUARDS, Candidate, Guard, refusal
+from llm_costopt.cache.index import Index
+from llm_costopt.cache.key import Key, key_of
+from llm_costopt.cache.sqlite import Entry, SQLiteStore
+from llm_costopt.faults import fault
+from llm_costopt.types import Answer, CacheKind, Question
+
+log = logging.getLogger(__name__)
+
+FreshFor: TypeAlias = Callable[[Question, Answer], float | None]
+"""Decides for how many seconds an answer stays fresh: None for ever, 0 not to store it."""
+
+DAY = 24 * 3600.0
+
+NEIGHBOURS = 8
+"""How many entries above the threshold are put to the guards; the nearest that none refuses is served."""
+
+RECENT = 60.0
+"""Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
+
+REMEMBERED = 1024
+"""How many vectors of recent misses are kept, so that storing the answer embeds nothing again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A stored answer that serves the question."""
+
+    payload: str
+    """What was stored, as the host package wrote it."""
+    kind: CacheKind
+    """How it was found."""
+    similarity: float
+    """Cosine of the two questions; 1.0 for an exact hit."""
+    age: float
+    """Seconds since it was stored."""
+    entry: int
+    """The id of the entry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStats:
+    """What the cache did since it was made, in this process."""
+
+    hits_exact: int
+    """Lookups that found the same request."""
+    hits_semantic: int
+    """Lookups that found the same question in other words."""
+    misses: int
+    """Lookups that found nothing to serve."""
+    stored: int
+    """Answers stored."""
+    not_stored: Mapping[str, int]
+    """Answers not stored, by reason (`truncated`, `refused`, …)."""
+    refused: Mapping[str, int]
+    """Similar entries that a guard refused, by guard."""
+    errors: int
+    """Failures inside the cache, each of which became a miss or an answer not stored."""
+    entries: int | None
+    """Entries in the store now, expired ones not yet swept included; None if the store cannot be read."""
+
+    @property
+    def hits(self) -> int:
+        """Count hits of both kinds."""
+        return self.hits_exact + self.hits_semantic
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Divide hits by lookups; None before the first lookup."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else None
+
+
+class SemanticCache:
+    """Answer the same question in other words from store, and a different one never.
+
+    Args:
+        threshold: least cosine similarity of a semantic hit, in (0, 1]; 1 leaves exact and all but identical ones.
+        ttl: seconds that an answer is served after it was stored (a hit does not extend it), None for ever, or a
+            function of question and answer; one day if not given.
+        path: a file that keeps entries across restarts and processes; in memory if not given.
+        max_entries: above this, expired and then least recently used entries go, of all namespaces of the file.
+        max_words: a longer question only ever hits exactly.
+        namespace: caches of different namespaces share nothing, even in one file.
+        embedder: turns a question into a vector; the bundled one if not given.
+        guards: may refuse a candidate; all of `guards.GUARDS` if not given.
+        clock: seconds since the epoch.
+
+    Raises:
+        ValueError: an argument is out of its range, or the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.95,
+        ttl: float | FreshFor | None = DAY,
+        path: str | os.PathLike[str] | None = None,
+        max_entries: int = 100_000,
+        max_words: int = 50,
+        namespace: str = "",
+        embedder: Embedder | None = None,
+        guards: Sequence[Guard] = GUARDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold is a cosine similarity above 0 and up to 1, such as 0.95; got {threshold!r}")
+        if isinstance(ttl, int | float) and not ttl > 0:
+            raise ValueError(f"ttl is a number of seconds above 0, or None for ever; got {ttl!r}")
+        if max_entries < 1:
+            raise ValueError(f"max_entries is at least 1; got {max_entries!r}")
+        if max_words < 0:
+            raise ValueError(f"max_words is at least 0 (exact hits only); got {max_words!r}")
+        self._threshold = threshold
+        self._ttl = ttl
+        self._path = path
+        self._max_entries = max_entries
+        self._max_words = max_words
+        self._namespace = namespace
+        self._embedder = embedder or WordLlamaEmbedder()
+        self._guards = tuple(guards)
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._not_stored: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._open()
+
+    def _open(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._store = SQLiteStore(self._path, namespace=self._namespace)
+        self._index = Index()
+        self._indexed = 0
+        self._room = self._max_entries - len(self._store)
+        self._vectors: OrderedDict[str, Vector] = OrderedDict()
+
+    def find(self, question: Question, vector: Vector | None = None) -> Hit | None:
+        """Look for an answer to *question*; *vector* saves the embedding if the host has made it.
+
+        Raises whatever the store or the embedder raises: call it in `failsafe`.
+        """
+        key = self._key(question)
+        hit = self._exact(key) or self._semantic(key, vector)
+        self._count("misses" if hit is None else f"hits_{hit.kind}")
+        return hit
+
+    def find_exact(self, question: Question) -> Hit | None:
+        """Look for an answer to the very same request, embedding nothing; a miss is not counted."""
+        hit = self._exact(self._key(question))
+        if hit:
+            self._count("hits_exact")
+        return hit
+
+    def text_to_embed(self, question: Question) -> str | None:
+        """Return the words that `find` would embed, or None if only an exact hit is possible."""
+        key = self._key(question)
+        return None if key.exact_only else key.text
+
+    def save(self, question: Question, answer: Answer, payload: str, vector: Vector | None = None) -> bool:
+        """Store *payload* as the answer to *question* if it is fit to be served; tell whether it was.
+
+        Raises whatever the store or the embedder raises: call it in `failsafe`.
+        """
+        now = self._clock()
+        fresh_for = self._ttl(question, answer) if callable(self._ttl) else self._ttl
+        stale = fresh_for is not None and not fresh_for > 0
+        if problem := fault(answer) or ("ttl" if stale else None):
+            self._count(problem, self._not_stored)
+            return False
+        key = self._key(question)
+        vector = None if key.exact_only else self._vector(key.text, vector)
+        entry = self._store.put(
+            exact=key.exact,
+            scope=key.scope,
+            text=key.text,
+            payload=payload,
+            stored_at=now,
+            expires_at=None if fresh_for is None else now + fresh_for,
+            vector=vector,
+            embedder=None if vector is None else self._embedder.name,
+        )
+        if vector is not None:
+            self._index.add(entry, key.scope, vector)
+        self._count("stored")
+        self._make_room(now)
+        return True
+
+    def clear(self) -> None:
+        """Delete all entries of this namespace."""
+        self._store.clear()
+        with self._lock:
+            self._index, self._indexed = Index(), 0
+
+    def stats(self) -> CacheStats:
+        """Report what the cache did since it was made, in this process."""
+        entries = None
+        with self.failsafe("count"):
+            entries = self._store.count()
+        with self._lock:
+            counts = dict(self._counts)
+            return CacheStats(
+                hits_exact=counts.get("hits_exact", 0),
+                hits_semantic=counts.get("hits_semantic", 0),
+                misses=counts.get("misses", 0),
+                stored=counts.get("stored", 0),
+                errors=counts.get("errors", 0),
+                not_stored=dict(self._not_stored),
+                refused=dict(self._refused),
+                entries=entries,
+            )
+
+    def close(self) -> None:
+        """Close the store; later lookups miss."""
+        self._store.close()
+
+    @contextmanager
+    def failsafe(self, doing: str) -> Iterator[None]:
+        """Turn any failure inside the block into a logged and counted one: a cache never breaks a call."""
+        try:
+            yield
+        except Exception as problem:
+            self._count("errors")
+            # The type alone: a message may quote what was asked.
+            log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
+            log.debug("the failure", exc_info=True)
+
+    def _key(self, question: Question) -> Key:
+        if os.getpid() != self._pid:  # neither a connection nor a lock survives a fork
+            self._open()
+        return key_of(question, namespace=self._namespace, max_words=self._max_words)
+
+    def _exact(self, key: Key) -> Hit | None:
+        entry = self._store.get(key.exact)
+        return None if entry is None else self._serve(entry, "exact", 1.0)
+
+    def _semantic(self, key: Key, vector: Vector | None) -> Hit | None:
+        if key.exact_only or (vector := self._vector(key.text, vector)) is None:
+            return None
+        self._catch_up()
+        for entry_id, similarity in self._index.near(key.scope, vector, NEIGHBOURS):
+            if similarity < self._threshold:
+                break
+            if hit := self._consider(key, entry_id, similarity):
+                return hit
+        return None
+
+    def _consider(self, key: Key, entry_id: int, similarity: float) -> Hit | None:
+        entry = self._store.by_id(entry_id)
+        if entry is None or entry.scope != key.scope:  # gone since it was indexed
+            self._index.remove(entry_id)
+            return None
+        candidate = Candidate(asked=key.text, stored=entry.text, similarity=similarity)
+        if reason := refusal(candidate, self._guards):
+            self._count(reason, self._refused)
+            return None
+        return self._serve(entry, "semantic", similarity)
+
+    def _serve(self, entry: Entry, kind: CacheKind, similarity: float) -> Hit | None:
+        now = self._clock()
+        if entry.expires_at is not None and now >= entry.expires_at:
+            return None
+        if now - entry.used_at > RECENT:
+            with self.failsafe("bookkeeping"):  # an answer in hand is served even if the file cannot be written
+                self._store.touch(entry.id, now)
+        return Hit(payload=entry.payload, kind=kind, similarity=similarity, age=now - entry.stored_at, entry=entry.id)
+
+    def _vector(self, text: str, given: Vector | None) -> Vector | None:
+        with self._lock:
+            known = self._vectors.get(text)
+        if given is None and known is not None:
+            return known
+        vector = unit(self._embedder.embed(text) if given is None else given)
+        if vector is not None:
+            with self._lock:
+                self._vectors[text] = vector
+                if len(self._vectors) > REMEMBERED:
+                    self._vectors.popitem(last=False)
+        return vector
+
+    def _catch_up(self) -> None:
+        """Index what other processes have stored, and on the first lookup all that the file holds."""
+        if not self._store.changed():
+            return
+        latest = self._indexed
+        for entry, scope, vector in self._store.vectors(self._embedder.name, latest):
+            self._index.add(entry, scope, vector)
+            latest = entry
+        with self._lock:
+            self._indexed = max(self._indexed, latest)
+
+    def _make_room(self, now: float) -> None:
+        with self._lock:
+            self._room -= 1
+            if self._room >= 0:
+                return
+        if len(self._store) > self._max_entries:
+            # A twentieth at a time, or each further entry would pay for a sweep.
+            for entry in self._store.shrink(self._max_entries - self._max_entries // 20, now):
+                self._index.remove(entry)
+        with self._lock:
+            self._room = self._max_entries - len(self._store)
+
+    def _count(self, what: str, counts: Counter[str] | None = None) -> None:
+        with self._lock:
+            (self._counts if counts is None else counts)[what] += 1
