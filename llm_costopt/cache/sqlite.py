@@ -93,7 +93,8 @@ class SQLiteStore:
     ) -> int:
         """Store an entry, in place of the one with the same *exact* if there is one, and return its id."""
         row = self._db.execute(
-            "INSERT INTO entries (exact, namespace, scope, text, embedder, vector, payload, stored_at, expires_at, used_at)"
+            "INSERT INTO entries"
+            " (exact, namespace, scope, text, embedder, vector, payload, stored_at, expires_at, used_at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (exact) DO UPDATE SET payload = excluded.payload, stored_at = excluded.stored_at,"
             " expires_at = excluded.expires_at, used_at = excluded.used_at, vector = excluded.vector,"

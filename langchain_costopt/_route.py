@@ -1,0 +1,231 @@
+"""One routed call in LangChain's terms: requests to the tiers' runnables, replies back, the decision as a mark."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_costopt._convert import answer_of_message, messages_of
+from langchain_costopt._stored import MARK
+from llm_costopt.flow import adrive, drive
+from llm_costopt.router.cascade import Attempt, Call, Outcome, cascade
+from llm_costopt.types import Answer, Question
+
+if TYPE_CHECKING:
+    from langchain_costopt.router import RouterChatModel
+
+_UNFIT = {
+    "LengthFinishReasonError": "truncated",
+    "ContentFilterFinishReasonError": "filtered",
+    "OpenAIRefusalError": "refused",
+    "OutputParserException": "unparsable",
+}
+"""Errors that say the answer is bad, not that the call failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One request on its way through the tiers."""
+
+    router: "RouterChatModel"
+    """Holds the tiers and the rules."""
+    messages: list[BaseMessage]
+    """The request."""
+    tier: Callable[[BaseChatModel], Runnable[Any, Any]]
+    """Binds the request's tools or schema to a tier."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the tier's call."""
+    tools: Sequence[Any] = ()
+    """The tools that the request binds."""
+    with_schema: bool = False
+    """Whether the answer must have a structure."""
+
+    def call(self, _: Any, config: RunnableConfig) -> Any:
+        """Ask tier after tier, blocking, and return the accepted reply."""
+        return self._marked(drive(self._flow(), lambda call: self._invoke(call, config)))
+
+    async def acall(self, _: Any, config: RunnableConfig) -> Any:
+        """Ask tier after tier, awaiting, and return the accepted reply."""
+        return self._marked(await adrive(self._flow(), lambda call: self._ainvoke(call, config)))
+
+    def stream(self, _: Any, config: RunnableConfig) -> Iterator[AIMessageChunk]:
+        """Settle on a tier, then show its chunks."""
+        outcome = drive(self._flow(), lambda call: self._open(call, config))
+        shown = _Shown(self, outcome)
+        for chunk in outcome.reply if shown.streamed else [outcome.reply]:
+            yield shown.next(chunk)
+
+    async def astream(self, _: Any, config: RunnableConfig) -> AsyncIterator[AIMessageChunk]:
+        """Settle on a tier, then show its chunks."""
+        outcome = await adrive(self._flow(), lambda call: self._aopen(call, config))
+        shown = _Shown(self, outcome)
+        if not shown.streamed:
+            yield shown.next(outcome.reply)
+            return
+        async for chunk in outcome.reply:
+            yield shown.next(chunk)
+
+    def _flow(self) -> Generator[Call, Any, Outcome[Any]]:
+        router = self.router
+        question = Question(
+            messages=messages_of(self.messages),
+            with_tools=bool(self.tools),
+            with_schema=self.with_schema,
+            tools=_argument_schemas(self.tools),
+        )
+        return cascade(
+            question,
+            tiers=2,
+            complexity=router.complexity,
+            judge=lambda reply: router.confidence(question, _answer(reply)),
+            threshold=router.threshold,
+            unfit=lambda error: _UNFIT.get(type(error).__name__),
+        )
+
+    def _runnable(self, call: Call) -> Runnable[Any, Any]:
+        return self.tier(self._model(call))
+
+    def _model(self, call: Call) -> BaseChatModel:
+        return (self.router.cheap, self.router.strong)[call.tier]
+
+    def _invoke(self, call: Call, config: RunnableConfig) -> Any:
+        return self._runnable(call).invoke(self.messages, self._child(call, config), **self.options)
+
+    async def _ainvoke(self, call: Call, config: RunnableConfig) -> Any:
+        return await self._runnable(call).ainvoke(self.messages, self._child(call, config), **self.options)
+
+    def _open(self, call: Call, config: RunnableConfig) -> Any:
+        """Start a stream as far as its first chunk, where most errors show; a draft is fetched whole."""
+        if not call.final:
+            return self._invoke(call, config)
+        chunks = self._runnable(call).stream(self.messages, self._child(call, config), **self.options)
+        return chain([next(chunks)], chunks)
+
+    async def _aopen(self, call: Call, config: RunnableConfig) -> Any:
+        if not call.final:
+            return await self._ainvoke(call, config)
+        chunks = self._runnable(call).astream(self.messages, self._child(call, config), **self.options)
+        return _achain(await anext(chunks), chunks)
+
+    def _child(self, call: Call, config: RunnableConfig) -> RunnableConfig:
+        """Tell handlers what this call is for, and hide a draft from LangGraph's token stream."""
+        about = {"llm_costopt_baseline": model_name(self.router.strong), "llm_costopt_complexity": call.level}
+        if call.replaces:
+            about["llm_costopt_replaces"] = call.replaces
+        return RunnableConfig(
+            **{
+                **config,
+                "run_id": uuid.UUID(call.id),
+                "metadata": {**config.get("metadata", {}), **about},
+                "tags": [*config.get("tags", []), *([] if call.final else ["nostream"])],
+            }
+        )
+
+    def _marked(self, outcome: Outcome[Any]) -> Any:
+        reply = outcome.reply
+        message = _raw(reply)
+        if message is None:
+            return reply
+        marked = message.model_copy(update={"response_metadata": self.metadata(outcome, message)})
+        return {**reply, "raw": marked} if isinstance(reply, dict) else marked
+
+    def metadata(self, outcome: Outcome[Any], message: AIMessage) -> dict[str, Any]:
+        """Add the decision and every attempt to what the tier's *message* says of itself."""
+        own = message.response_metadata
+        decision = {
+            **own.get(MARK, {}),
+            "complexity": outcome.level,
+            "why": outcome.why,
+            "tier": ("cheap", "strong")[outcome.attempts[-1].call.tier],
+            "escalated": outcome.escalated,
+            "fell_back": outcome.fell_back,
+            "attempts": [
+                self._attempt(a, message if a is outcome.attempts[-1] else _raw(a.reply)) for a in outcome.attempts
+            ],
+        }
+        return {**own, MARK: decision}
+
+    def _attempt(self, attempt: Attempt[Any], message: AIMessage | None) -> dict[str, Any]:
+        model = self._model(attempt.call)
+        said = message.response_metadata if message else {}
+        return {
+            "id": attempt.call.id,
+            "tier": ("cheap", "strong")[attempt.call.tier],
+            "model": said.get("model_name") or model_name(model),
+            "provider": model._get_ls_params().get("ls_provider"),  # noqa: SLF001 - the host's one place for it
+            "result": attempt.result,
+            "confidence": attempt.confidence,
+            "why": attempt.why,
+            "latency": round(attempt.seconds, 4),
+            "usage": dict(message.usage_metadata) if message and message.usage_metadata else None,
+            "cache": said.get(MARK, {}).get("cache"),
+            "replaces": attempt.call.replaces,
+            "baseline": model_name(self.router.strong),
+            "complexity": attempt.call.level,
+            "error": attempt.why if attempt.result == "failed" else None,
+        }
+
+
+class _Shown:
+    """The chunks of the accepted answer; the last one carries the decision."""
+
+    def __init__(self, route: Route, outcome: Outcome[Any]) -> None:
+        self._route = route
+        self._outcome = outcome
+        self._whole: AIMessageChunk | None = None
+        self.streamed = outcome.attempts[-1].call.final
+
+    def next(self, message: AIMessage) -> AIMessageChunk:
+        """Pass on one chunk."""
+        chunk = message if isinstance(message, AIMessageChunk) else _chunk(message)
+        self._whole = chunk if self._whole is None else self._whole + chunk
+        if chunk.chunk_position != "last":
+            return chunk
+        mark = self._route.metadata(self._outcome, self._whole)[MARK]
+        return chunk.model_copy(update={"response_metadata": {**chunk.response_metadata, MARK: mark}})
+
+
+def model_name(model: BaseChatModel) -> str | None:
+    """Name *model* as its provider does."""
+    return model._get_ls_params().get("ls_model_name")  # noqa: SLF001 - the host's one place for it
+
+
+def _chunk(message: AIMessage) -> AIMessageChunk:
+    kept = ("content", "additional_kwargs", "response_metadata", "name", "id", "tool_calls", "invalid_tool_calls")
+    return AIMessageChunk(
+        **{k: getattr(message, k) for k in kept}, usage_metadata=message.usage_metadata, chunk_position="last"
+    )
+
+
+def _raw(reply: Any) -> AIMessage | None:
+    message = reply.get("raw") if isinstance(reply, dict) else reply
+    return message if isinstance(message, AIMessage) else None
+
+
+def _answer(reply: Any) -> Answer:
+    message = _raw(reply)
+    answer = answer_of_message(message) if message else Answer(text="")
+    if isinstance(reply, dict) and (reply.get("parsing_error") or reply.get("parsed") is None):
+        return replace(answer, invalid="structured output")
+    return answer
+
+
+def _argument_schemas(tools: Sequence[Any]) -> dict[str, Any]:
+    """Give each tool's argument schema; nothing if one of them is in a provider's own form."""
+    try:
+        functions = [convert_to_openai_tool(tool)["function"] for tool in tools]
+        return {f["name"]: f.get("parameters") for f in functions}
+    except (KeyError, TypeError, ValueError):
+        return {}
+
+
+async def _achain(first: AIMessageChunk, rest: AsyncIterator[AIMessageChunk]) -> AsyncIterator[AIMessageChunk]:
+    yield first
+    async for chunk in rest:
+        yield chunk

@@ -1,0 +1,276 @@
+"""The router as a LangChain chat model: swap it in for the model of any chain or agent.
+
+It runs as a chain whose children are the tiers. A chat model that simply called chat models would
+report every token twice, stream every token twice, and deadlock behind a concurrency limit of one.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.model_profile import ModelProfile
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, Field, field_validator
+
+from langchain_costopt._route import Route, model_name
+from llm_costopt.router.complexity import Complexity, complexity
+from llm_costopt.router.confidence import Confidence, confidence
+
+_SILENT = RunnableConfig(callbacks=[])
+"""For tiers whose run is reported by the router itself."""
+
+
+class RouterChatModel(BaseChatModel):
+    """Answer with the cheapest model that can, and escalate a doubtful answer.
+
+    A simple request goes to *cheap*, a complex one to *strong*; otherwise *cheap* answers and *strong*
+    is asked if the answer's confidence is below *threshold*. If *cheap* fails, *strong* is asked.
+    What was decided, and every attempt with its usage, is in `response_metadata["llm_costopt"]`.
+    """
+
+    cheap: BaseChatModel
+    """The model that is asked first."""
+    strong: BaseChatModel
+    """The model for what is complex or was answered doubtfully."""
+    threshold: float = Field(default=0.7, ge=0, le=1)
+    """The least confidence at which an answer of *cheap* is kept."""
+    complexity: Complexity = Field(default=complexity, exclude=True)
+    """Says how hard a request is, and why; the rules of `llm_costopt.router.complexity` if not given."""
+    confidence: Confidence = Field(default=confidence, exclude=True)
+    """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
+
+    @field_validator("cheap", "strong", mode="before")
+    @classmethod
+    def _is_unbound(cls, model: Any) -> Any:
+        if isinstance(model, Runnable) and not isinstance(model, BaseChatModel):
+            raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError with the field's name
+                f"a tier is a chat model, not {type(model).__name__}: bind tools and schemas to the router instead"
+            )
+        return model
+
+    @property
+    def _llm_type(self) -> str:
+        return "llm_costopt-router"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        """Say all that an answer depends on: this is the cache key of `generate`."""
+        return {
+            "cheap": self.cheap._get_llm_string(),  # noqa: SLF001 - what the host itself keys a cache by
+            "strong": self.strong._get_llm_string(),  # noqa: SLF001
+            "threshold": self.threshold,
+            "complexity": f"{self.complexity.__module__}.{self.complexity.__qualname__}",
+            "confidence": f"{self.confidence.__module__}.{self.confidence.__qualname__}",
+        }
+
+    def invoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002 - the host's name
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Route, call and return the accepted message."""
+        route = self._route(input, stop, kwargs)
+        return self._call_with_config(_plain(route.call), input, self._config(config))
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Route, call and return the accepted message."""
+        route = self._route(input, stop, kwargs)
+        return await self._acall_with_config(_plain(route.acall), input, self._config(config))
+
+    def stream(
+        self,
+        input: LanguageModelInput,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Stream the accepted answer; a draft that may be rejected is never shown."""
+        route = self._route(input, stop, kwargs)
+        yield from cast(
+            "Iterator[AIMessageChunk]",
+            self._transform_stream_with_config(iter([input]), _plain(route.stream), self._config(config)),
+        )
+
+    def astream(
+        self,
+        input: LanguageModelInput,  # noqa: A002
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Stream the accepted answer; a draft that may be rejected is never shown."""
+        route = self._route(input, stop, kwargs)
+        return cast(
+            "AsyncIterator[AIMessageChunk]",
+            self._atransform_stream_with_config(_one(input), _plain(route.astream), self._config(config)),
+        )
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Bind *tools*; each tier converts them to its own provider's form when it is called."""
+        if tool_choice is not None:
+            kwargs["tool_choice"] = tool_choice
+        return self.bind(tools=list(tools), **kwargs)
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Return what *schema* describes; an answer that does not parse is escalated."""
+        return StructuredRouter(self, schema, include_raw=include_raw, **kwargs)
+
+    def _route(self, input: LanguageModelInput, stop: list[str] | None, kwargs: Mapping[str, Any]) -> Route:  # noqa: A002
+        def call(tier: BaseChatModel) -> Runnable[Any, Any]:
+            options = {k: v for k, v in kwargs.items() if k not in {"tools", "tool_choice"}}
+            if "tools" in kwargs:
+                chosen = {} if kwargs.get("tool_choice") is None else {"tool_choice": kwargs["tool_choice"]}
+                return tier.bind_tools(kwargs["tools"], **chosen, **options)
+            return tier.bind(**options) if options else tier
+
+        return Route(
+            router=self,
+            messages=self._convert_input(input).to_messages(),
+            tier=call,
+            options={} if stop is None else {"stop": stop},
+            tools=kwargs.get("tools") or (),
+        )
+
+    def _config(self, config: RunnableConfig | None) -> RunnableConfig:
+        """Add what was set on the instance, which a base chat model would add to its own run."""
+        own = RunnableConfig(tags=self.tags or [], metadata=self.metadata or {}, callbacks=self.callbacks)
+        return merge_configs(own, config)
+
+    # The host calls these for `generate` and for event streams of version 3, where the router is itself the
+    # model that runs: its tiers are then silent, and its own message carries what they used.
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(self._route(messages, stop, kwargs).call(None, _SILENT))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> ChatResult:
+        return _result(await self._route(messages, stop, kwargs).acall(None, _SILENT))
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for chunk in self._route(messages, stop, kwargs).stream(None, _SILENT):
+            yield ChatGenerationChunk(message=chunk)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        async for chunk in self._route(messages, stop, kwargs).astream(None, _SILENT):
+            yield ChatGenerationChunk(message=chunk)
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        name = kwargs.get("model") or f"{model_name(self.cheap)}|{model_name(self.strong)}"
+        return LangSmithParams(**{**params, "ls_provider": "llm_costopt", "ls_model_name": name})
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        """Promise only what both tiers can do: the smaller limit, and no structured output of one provider's kind."""
+        cheap: dict[str, Any] = {**(self.cheap.profile or {})}
+        strong: dict[str, Any] = {**(self.strong.profile or {})}
+        shared = {
+            k: min(v, strong[k]) for k, v in cheap.items() if isinstance(v, int) and isinstance(strong.get(k), int)
+        }
+        shared.pop("structured_output", None)
+        return cast("ModelProfile", shared) or None
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Tokenize as the strong model does."""
+        return self.strong.get_token_ids(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """Count as the strong model does."""
+        return self.strong.get_num_tokens_from_messages(messages, tools)
+
+
+def _plain(method: Any) -> Any:
+    """Hide the type of a function of input and config: the host calls it, its annotations only know a third form."""
+    return method
+
+
+def _result(message: AIMessage) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+async def _one(item: LanguageModelInput) -> AsyncIterator[LanguageModelInput]:
+    yield item
+
+
+class StructuredRouter(Runnable[LanguageModelInput, Any]):
+    """Route a request whose answer has a schema: each tier parses in its own way, and a parse failure escalates."""
+
+    def __init__(self, router: RouterChatModel, schema: Any, *, include_raw: bool, **kwargs: Any) -> None:
+        self._router = router
+        self._schema = schema
+        self._include_raw = include_raw
+        self._kwargs = kwargs
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        """Route, call, parse and return the accepted object."""
+        route = self._route(input, kwargs)
+        return self._unwrap(self._call_with_config(_plain(route.call), input, self._router._config(config)))  # noqa: SLF001
+
+    async def ainvoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
+        """Route, call, parse and return the accepted object."""
+        route = self._route(input, kwargs)
+        return self._unwrap(await self._acall_with_config(_plain(route.acall), input, self._router._config(config)))  # noqa: SLF001
+
+    def _route(self, input: LanguageModelInput, options: Mapping[str, Any]) -> Route:  # noqa: A002
+        return Route(
+            router=self._router,
+            messages=self._router._convert_input(input).to_messages(),  # noqa: SLF001
+            tier=lambda tier: tier.with_structured_output(self._schema, include_raw=True, **self._kwargs),
+            options=options,
+            with_schema=True,
+        )
+
+    def _unwrap(self, reply: dict[str, Any]) -> Any:
+        if self._include_raw:
+            return reply
+        if reply["parsing_error"] is not None:
+            raise reply["parsing_error"]
+        return reply["parsed"]

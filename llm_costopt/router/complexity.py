@@ -1,0 +1,51 @@
+"""How hard a request is, by rules that cost nothing: the first tier to ask."""
+
+import re
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from llm_costopt.router.task import LONG, task_of
+from llm_costopt.types import Question
+
+Level = Literal["simple", "medium", "complex"]
+
+Complexity: TypeAlias = Callable[[Question], tuple[Level, str]]
+"""Says how hard a request is, and why."""
+
+SHORT = 25
+"""Words; a longer task is not simple, whatever its first words are."""
+
+_COMPLEX = re.compile(
+    r"\b(?:analy[sz]e|analysis of|compare (?:and contrast|the|these|two)|trade-?offs?|pros and cons|step[- ]by[- ]step|prove|derive"
+    r"|design (?:a|an|the)|architect(?:ure)?|refactor|debug|optimi[sz]e|implement|algorithm|time complexity|root cause"
+    r"|strateg(?:y|ies)|evaluate|critique|comprehensive|in[- ]depth|essay|business plan|roadmap|migrat(?:e|ion)"
+    r"|explain why|reason(?:ing)? through|think through|multi-?step|race condition|deadlock|concurren(?:t|cy)|thread-?safe"
+    r"|write (?:a|an|the) (?:\w+ )?(?:program|class|parser|scheduler|simulation|report|proposal|test suite))\b",
+    re.IGNORECASE,
+)
+_SIMPLE = re.compile(
+    r"^\W*(?:hi|hello|hey|thanks?|thank you|good (?:morning|afternoon|evening)|bye|ok(?:ay)?|yes|no|great|cool)\b"
+    r"|^\W*(?:what(?:['’]s| is| are| was| were)|who(?:['’]s| is| was| are)|when|where|which|define|spell)\b"
+    r"|^\W*(?:please )?(?:translate|classify|categori[sz]e|label|extract|list|name|capitali[sz]e|count)\b"
+    r"|\b(?:positive or negative|true or false|yes or no|spam or not|sentiment)\b"
+    r"|^\W*(?:do|does|is|are|can|could|will) (?:you|i|we|the|your|my|there|it|this)\b"
+    r"|^\W*how (?:many|much|old|long|far|tall|do i|can i|do you)\b",
+    re.IGNORECASE,
+)
+
+
+def complexity(question: Question) -> tuple[Level, str]:
+    """Call a request simple, medium or complex, and say which rule did.
+
+    A request for tools or for a structure is never simple: medium is where the answer is checked.
+    """
+    task = task_of(question.messages)
+    if task.words > LONG:
+        return "complex", f"more than {LONG} words"
+    if found := _COMPLEX.search(task.text):
+        return "complex", f"“{found[0].lower()}”"
+    if question.with_schema or question.with_tools:
+        return "medium", "structured output" if question.with_schema else "tools"
+    if task.words <= SHORT and (found := _SIMPLE.search(task.text)):
+        return "simple", f"“{found[0].strip().lower()}”"
+    return "medium", "no rule applies"

@@ -1,0 +1,99 @@
+"""How good an answer looks: keep it or escalate.
+
+Checks that cannot be wrong come first, and each decides alone. The text signals of the document come
+last; on answers whose correctness is known, hedging words are no better than a coin (AUC 0.48-0.53).
+"""
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from llm_costopt.faults import fault
+from llm_costopt.router.task import task_of
+from llm_costopt.types import Answer, Question, ToolCall
+
+Confidence: TypeAlias = Callable[[Question, Answer], tuple[float, str]]
+"""Says how sure an answer is to be good, from 0 to 1, and why."""
+
+UNREMARKABLE = 0.9
+"""The score of an answer that nothing speaks against."""
+
+_FENCE = re.compile(r"```[ \t]*(\w+)?[^\n]*\n(.*?)```", re.DOTALL)
+_HEDGE = re.compile(
+    r"\b(?:i(?:['’]m| am) not (?:entirely |quite |completely |really )?(?:sure|certain)|i(?:['’]m| am) (?:unsure|uncertain)"
+    r"|i (?:do not|don['’]t) (?:really )?know|i (?:think|believe|guess)\b|it(?:['’]s| is) (?:hard|difficult) to say|not entirely clear"
+    r"|might be|may be|could be|possibly|perhaps|probably|as far as i know|if i remember|i cannot be certain|it depends)\b",
+    re.IGNORECASE,
+)
+_WANTS_MORE = re.compile(
+    r"\b(?:explain|describe|why|how|steps?|list|compare|write|summari[sz]e|outline|difference)\b", re.IGNORECASE
+)
+_WANTS_JSON = re.compile(
+    r"\b(?:as|in|valid|return|output|only) json\b|\bjson (?:only|object|array|format)\b", re.IGNORECASE
+)
+
+
+def confidence(question: Question, answer: Answer) -> tuple[float, str]:
+    """Score *answer* from 0 to 1, and say what decided."""
+    if flaw := next(_flaws(question, answer), None):
+        return 0.0, flaw
+    if answer.tool_calls:
+        return UNREMARKABLE, "valid tool call"
+    task = task_of(question.messages)
+    score, reasons = UNREMARKABLE, []
+    if hedges := len(_HEDGE.findall(answer.text)):
+        score -= min(0.25 * hedges, 0.6)
+        reasons.append("hedging")
+    if len(answer.text.split()) < 8 and _WANTS_MORE.search(task.text) and task.words > 5:
+        score -= 0.3
+        reasons.append("too short for the question")
+    return round(max(score, 0.0), 2), ", ".join(reasons) or "nothing speaks against it"
+
+
+def _flaws(question: Question, answer: Answer) -> Iterator[str]:
+    """Find what is surely wrong, the cheapest check first."""
+    if problem := fault(answer):
+        yield problem
+    for call in answer.tool_calls:
+        if question.tools and call.name not in question.tools:
+            yield f"unknown tool {call.name!r}"
+        elif problem := _bad_arguments(call, question.tools.get(call.name)):
+            yield problem
+    for language, code in _FENCE.findall(answer.text):
+        if not _parses(language.lower(), code):
+            yield f"{language} that does not parse"
+    if _WANTS_JSON.search(task_of(question.messages).text) and not answer.tool_calls:
+        fenced = _FENCE.search(answer.text)
+        if not _parses("json", fenced[2] if fenced else answer.text):
+            yield "not JSON"
+
+
+def _bad_arguments(call: ToolCall, schema: Any) -> str | None:
+    import jsonschema
+
+    if not schema:
+        return None
+    try:
+        jsonschema.validate(dict(call.args), schema)
+    except jsonschema.ValidationError:
+        return f"bad arguments for {call.name!r}"
+    except jsonschema.SchemaError:  # a schema that is wrong itself proves nothing about the answer
+        return None
+    return None
+
+
+def _parses(language: str, code: str) -> bool:
+    """Tell whether code is well-formed, where that is cheap to know: Python and JSON."""
+    try:
+        if language in {"python", "py", "python3"} and ">>>" not in code:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an odd escape in an answer is not our user's warning
+                ast.parse(code)
+        elif language == "json":
+            json.loads(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True

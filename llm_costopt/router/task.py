@@ -1,0 +1,64 @@
+"""What a request asks for, apart from the material that it brings along.
+
+Retrieved context, few-shot examples and history say nothing about difficulty: rules that count
+their words call every request with 5 examples complex.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llm_costopt.types import Message
+
+_TAGGED = re.compile(
+    r"<(context|documents?|docs?|sources?|passages?|examples?|article|text|data|history|transcript)\b[^>]*>.*?</\1>",
+    re.DOTALL | re.IGNORECASE,
+)
+_LABEL = re.compile(
+    r"^[ \t]*(?:user )?(?:question|query|q|task|instruction|request)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
+)
+_ANSWER_LABEL = re.compile(r"^[ \t]*(?:helpful )?(?:answer|a|response|output)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_PARAGRAPH = re.compile(r"\n\s*\n")
+
+LONG = 200
+"""Words; the document's limit between an ordinary and a complex request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """The part of a request that says what to do."""
+
+    text: str
+    """The instruction or the question itself."""
+    words: int
+    """Words of the text."""
+    material: int
+    """Words of everything else: context, examples, pasted text, earlier turns, system prompt."""
+
+
+def task_of(messages: Sequence[Message]) -> Task:
+    """Find the task in the last human turn."""
+    asked = next((m.text for m in reversed(messages) if m.role == "human"), messages[-1].text)
+    text = _instruction(asked).strip() or asked.strip()
+    words = len(text.split())
+    return Task(text=text, words=words, material=sum(len(m.text.split()) for m in messages) - words)
+
+
+def _instruction(asked: str) -> str:
+    text = _TAGGED.sub(" ", asked).strip()
+    if labels := list(_LABEL.finditer(text)):
+        # The last of several labelled questions: those before it are examples.
+        text = text[labels[-1].end() :]
+        answer = _ANSWER_LABEL.search(text)
+        return text[: answer.start()] if answer else text
+    first, *rest = _PARAGRAPH.split(text)
+    first_line, _, below = first.partition("\n")
+    if first_line.rstrip().endswith(":") and (below or rest):
+        return first_line  # "Summarise this:", and then what to summarise
+    if rest and len(text.split()) > LONG and (last := _question(rest[-1])):
+        return last  # a long text, and then a question about it
+    return text
+
+
+def _question(paragraph: str) -> str | None:
+    return paragraph if paragraph.rstrip().endswith("?") and len(paragraph.split()) <= 40 else None
