@@ -1,5 +1,6 @@
 """Text → unit vector: the `Embedder` protocol and the bundled default."""
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -45,8 +46,13 @@ class WordLlamaEmbedder:
 
 @cache
 def _model() -> Any:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     import wordllama  # 0.3 s to import and 16 MB to read: only when first used
 
+    # Its import calls `logging.basicConfig(level=INFO)`; what the application logs is not for a cache to decide.
+    root.handlers[:] = handlers
+    root.setLevel(level)
     # `load()` alone looks for the tokenizer in the wrong folder and then asks the network.
     return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 

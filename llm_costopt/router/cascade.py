@@ -108,7 +108,7 @@ def cascade(
             if tier == tiers - 1:
                 raise
             reason = unfit(error)
-            attempt = Attempt[Reply](
+            attempt: Attempt[Reply] = Attempt(
                 call=call,
                 result="rejected" if reason else "failed",
                 reply=None,

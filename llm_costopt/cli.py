@@ -1,0 +1,125 @@
+"""The command line: `llm-costopt demo`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from llm_costopt.demo.log import LoggedRequest, read_log
+from llm_costopt.errors import CostOptError, MissingExtraError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _about() -> None:
+    """Cut what an application pays for LLM inference."""
+
+
+@app.command()
+def demo(
+    requests: Annotated[Path | None, typer.Option(help="A log of your own instead of the one that ships.")] = None,
+    threshold: Annotated[float, typer.Option(help="Least similarity of a cache hit.")] = 0.95,
+    live: Annotated[bool, typer.Option(help="Ask the real models; needs OPENAI_API_KEY, costs money.")] = False,
+    cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
+    strong: Annotated[str, typer.Option(help="The strong model.")] = "gpt-4o",
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
+) -> None:
+    """Replay a request log through a LangChain chain, first all-strong, then with cache and router."""
+    rows = read_log(requests)
+    if live and not os.environ.get("OPENAI_API_KEY"):
+        raise ValueError("--live asks real models: set OPENAI_API_KEY (and OPENAI_BASE_URL for another provider)")
+    if cheap == strong:
+        raise ValueError(f"--cheap and --strong are two models, not twice {cheap!r}")
+    figures = _replay(rows, threshold=threshold, live=live, cheap=cheap, strong=strong)
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        _show(figures, rows, live=live, cheap=cheap, strong=strong)
+
+
+def _replay(rows: list[LoggedRequest], *, threshold: float, live: bool, cheap: str, strong: str) -> dict[str, Any]:
+    try:
+        from langchain_costopt.demo import Models, replay
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError("the demo", "langchain") from missing
+    bar = Progress(
+        TextColumn("replaying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("replay", total=2 * len(rows))
+        result = replay(
+            rows,
+            models=Models(cheap=cheap, strong=strong),
+            threshold=threshold,
+            live=live,
+            tick=lambda: bar.advance(task),
+        )
+    return result.to_dict()
+
+
+def _show(figures: dict[str, Any], rows: list[LoggedRequest], *, live: bool, cheap: str, strong: str) -> None:
+    before, after, saved = figures["before"], figures["after"], figures["saved"]
+    table = Table(title=f"{figures['requests']} requests, {strong} alone and with cache and router over {cheap}")
+    for column in ("", "before", "after"):
+        table.add_column(column, justify="left" if not column else "right")
+    share = 1 - after["cost_usd"] / before["cost_usd"] if before["cost_usd"] and after["cost_usd"] is not None else None
+    table.add_row("cost", _money(before["cost_usd"]), f"{_money(after['cost_usd'])} (-{_percent(share)})")
+    table.add_row("saved by the cache", "", _money(saved["cache"]))
+    table.add_row("saved by the router", "", _money(saved["router"]))
+    table.add_row("hit rate", "", _percent(after["hit_rate"]))
+    table.add_row("wrong hits", "", "unknown" if after["wrong_hits"] is None else str(after["wrong_hits"]))
+    for model, part in after["models"].items():
+        table.add_row(f"answered by {model}", "", _percent(part))
+    table.add_row("escalations", "", str(after["escalations"]))
+    table.add_row("right answers", _percent(before["right"]), _percent(after["right"]))
+    for name in ("p50", "p95"):
+        table.add_row(
+            f"latency {name}", f"{before[f'latency_{name}_ms']:.0f} ms", f"{after[f'latency_{name}_ms']:.0f} ms"
+        )
+    console = Console()
+    console.print(table)
+    console.print(_fine_print(rows, live=live), style="dim", highlight=False)
+
+
+def _fine_print(rows: list[LoggedRequest], *, live: bool) -> str:
+    if live:
+        return "Answers of the real models; whether they are right is not known here."
+    if not all(row.has_answers for row in rows):
+        return (
+            "This log holds requests only: every answer is a stand-in of 150 output tokens, so costs are those of"
+            " stand-ins, escalations and right answers mean nothing, and latency is this machine's alone."
+        )
+    return (
+        "Answers, their token counts and model times are recorded in the log and played back by a server on 127.0.0.1;"
+        " no model was called. Latency is the recorded model time plus the time measured here."
+        " Prices are list prices of the bundled price list."
+    )
+
+
+def _money(value: float | None) -> str:
+    return "unknown" if value is None else f"${value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def main() -> None:
+    """Run the command line; what the user can mend is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except (CostOptError, ValueError) as problem:
+        print(f"llm-costopt: {problem}", file=sys.stderr)
+        sys.exit(1)
