@@ -1,9 +1,8 @@
 # Everything runs in .venv, which is made on the first call and reused after.
 PYTHON ?= python3
 BIN := .venv/bin
-HOST ?= langchain
 
-.PHONY: demo test check notebooks clean
+.PHONY: demo test check clean
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

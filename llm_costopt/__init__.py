@@ -1,1 +1,49 @@
 """Cut what an application pays for LLM inference; this package knows no framework and calls no model."""
+
+from typing import TYPE_CHECKING
+
+from llm_costopt._lazy import attach
+
+if TYPE_CHECKING:
+    from llm_costopt.cache.semantic import CacheStats, SemanticCache
+    from llm_costopt.errors import BadLogError, CostOptError, MissingExtraError
+    from llm_costopt.monitor.ledger import Ledger
+    from llm_costopt.monitor.prices import Prices
+    from llm_costopt.monitor.summary import Summary
+    from llm_costopt.types import Answer, CallRecord, Message, Question, Saved, ToolCall, Usage
+
+__all__ = [
+    "Answer",
+    "BadLogError",
+    "CacheStats",
+    "CallRecord",
+    "CostOptError",
+    "Ledger",
+    "Message",
+    "MissingExtraError",
+    "Prices",
+    "Question",
+    "Saved",
+    "SemanticCache",
+    "Summary",
+    "ToolCall",
+    "Usage",
+]
+
+__getattr__ = attach(
+    __name__,
+    {
+        **dict.fromkeys(["CacheStats", "SemanticCache"], "llm_costopt.cache.semantic"),
+        **dict.fromkeys(["BadLogError", "CostOptError", "MissingExtraError"], "llm_costopt.errors"),
+        "Ledger": "llm_costopt.monitor.ledger",
+        "Prices": "llm_costopt.monitor.prices",
+        "Summary": "llm_costopt.monitor.summary",
+        **dict.fromkeys(
+            ["Answer", "CallRecord", "Message", "Question", "Saved", "ToolCall", "Usage"], "llm_costopt.types"
+        ),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__
