@@ -1,0 +1,159 @@
+"""`llm-costopt demo`, as a person and as a script call it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("OPENAI_")}
+    return subprocess.run(
+        [sys.executable, "-c", "from llm_costopt.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**clean, "COLUMNS": "120", **environment},
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def figures() -> dict[str, Any]:
+    """The shipped log's figures for machines."""
+    done = _run("demo", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_demo_saves_and_serves_no_wrong_hit(figures: dict[str, Any]) -> None:
+    """On the shipped log the optimised run costs less, hits, escalates, and serves nobody another one's answer."""
+    assert figures["requests"] >= 300
+    assert figures["after"]["cost_usd"] < figures["before"]["cost_usd"]
+    assert figures["after"]["hit_rate"] > 0.1
+    assert figures["after"]["wrong_hits"] == 0
+    assert figures["after"]["escalations"] > 0
+    assert 0 < figures["after"]["right"] <= 1
+
+
+def test_the_savings_add_up(figures: dict[str, Any]) -> None:
+    """What cache and router saved is what the two runs differ by, to the last micro-dollar."""
+    saved = figures["saved"]["cache"] + figures["saved"]["router"]
+
+    assert saved == pytest.approx(figures["before"]["cost_usd"] - figures["after"]["cost_usd"], abs=3e-6)
+
+
+def test_the_figures_are_those_that_scripts_expect(figures: dict[str, Any]) -> None:
+    """The JSON has the documented keys."""
+    assert {"requests", "before", "after", "saved"} <= figures.keys()
+    assert {"cost_usd", "right", "latency_p50_ms"} <= figures["before"].keys()
+    assert {"cost_usd", "right", "latency_p50_ms", "hit_rate", "wrong_hits", "escalations"} <= figures["after"].keys()
+    assert figures["saved"].keys() == {"cache", "router"}
+
+
+def test_the_table_says_that_answers_are_recorded(tmp_path: Path) -> None:
+    """A person sees the table, and that no model was called; nothing but a progress bar goes to stderr."""
+    done = _run("demo")
+
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "cost",
+        "saved by the cache",
+        "hit rate",
+        "wrong hits",
+        "right answers",
+        "latency p95",
+        "no model was called",
+    ):
+        assert words in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr
+    assert "HTTP Request" not in done.stderr
+
+
+def test_a_log_of_texts_can_be_replayed(tmp_path: Path) -> None:
+    """Bare texts give hit rate and wrong hits by their labels, and no claim about right answers."""
+    log = tmp_path / "texts.jsonl"
+    texts = [
+        ("How do I reset my password?", "reset"),
+        ("how do i reset my password", "reset"),
+        ("What is your fax number?", "fax"),
+    ]
+    log.write_text("".join(json.dumps({"text": t, "same_as": s}) + "\n" for t, s in texts), encoding="utf-8")
+    done = _run("demo", "--requests", str(log), "--json")
+    found = json.loads(done.stdout)
+
+    assert found["requests"] == 3
+    assert found["after"]["hit_rate"] == pytest.approx(1 / 3)
+    assert found["after"]["wrong_hits"] == 0
+    assert found["after"]["right"] is None
+
+
+def test_unlabelled_texts_have_no_wrong_hits_to_count(tmp_path: Path) -> None:
+    """Without labels the number of wrong hits is unknown, not zero."""
+    log = tmp_path / "texts.jsonl"
+    log.write_text('{"text": "hello there"}\n{"text": "hello there"}\n', encoding="utf-8")
+    done = _run("demo", "--requests", str(log), "--json")
+
+    assert json.loads(done.stdout)["after"]["wrong_hits"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--requests", "no-such-file.jsonl"], "there is no such file"),
+        (["--requests", "{bad}"], "line 1: this is not JSON"),
+        (["--threshold", "1.5"], "threshold is a cosine similarity"),
+        (["--threshold", "0"], "threshold is a cosine similarity"),
+        (["--live"], "set OPENAI_API_KEY"),
+        (["--cheap", "gpt-4o"], "two models"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], says: str) -> None:
+    """What the user can mend ends with one sentence that names the fix, exit code 1 and no traceback."""
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{", encoding="utf-8")
+    done = _run("demo", *[a.replace("{bad}", str(bad)) for a in arguments])
+
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_unreadable_option_is_no_traceback() -> None:
+    """A threshold that is no number is the command line's own error."""
+    done = _run("demo", "--threshold", "high")
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_without_langchain_the_demo_says_what_to_install() -> None:
+    """A missing host is reported with the exact install line."""
+    code = "import sys; sys.modules['langchain_core'] = None\nfrom llm_costopt.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1
+    assert "pip install 'llm-costopt[langchain]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_live_goes_to_the_server_of_the_environment(tmp_path: Path) -> None:
+    """`--live` asks the models behind OPENAI_BASE_URL, here a playback of the same log."""
+    from llm_costopt.demo.log import read_log
+    from llm_costopt.demo.playback import Playback, serving
+
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"text": "What is your fax number?", "same_as": "fax"}\n' * 2, encoding="utf-8")
+    playback = Playback(read_log(log), {"gpt-4o": "strong", "gpt-4o-mini": "cheap"})
+    with serving(playback) as url:
+        done = _run("demo", "--live", "--json", "--requests", str(log), OPENAI_API_KEY="key", OPENAI_BASE_URL=url)
+    found = json.loads(done.stdout)
+
+    assert found["after"]["hit_rate"] == 0.5
+    assert found["before"]["right"] is None

@@ -1,0 +1,40 @@
+"""What the README shows is what happens."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from langchain_core.globals import set_llm_cache
+from llmock.pytest_plugin import LLMock
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def _no_cache_left() -> Iterator[None]:
+    yield
+    set_llm_cache(None)
+
+
+@pytest.mark.usefixtures("_no_cache_left")
+def test_the_example_runs_as_printed(
+    llmock: LLMock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first block of code answers its second question from the cache and prints a summary."""
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+
+    assert len([line for line in code.splitlines() if line.strip()]) <= 14
+    assert "'cache': 'semantic'" in printed
+    assert "requests=2" in printed
+
+
+def test_the_first_screen_has_code_and_says_what_it_does_not_do() -> None:
+    """Code starts within 25 lines, and there is a section of limits."""
+    lines = README.splitlines()
+
+    assert next(n for n, line in enumerate(lines) if line.startswith("```python")) <= 25
+    assert "## What it does not do" in README
