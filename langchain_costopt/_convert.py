@@ -12,16 +12,22 @@ from langchain_core.outputs import ChatGeneration, Generation
 
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
-_TOOLS = re.compile(r"""['"](?:tools|functions|function_call|tool_choice)['"]\s*[,:]\s*(?!None|null|\[\]|\{\})""")
+MARK = "llm_costopt"
+"""The key in a message's `response_metadata` under which this package says what it did."""
+
+ROUTER = "llm_costopt"
+"""The provider that the router gives as its own."""
+
+_TOOLS = re.compile(r"""['"](?:tools|functions|function_call|tool_choice)['"]\s*[,:](?!\s*(?:None|null|\[\]|\{\}))""")
 _SCHEMA = re.compile(
     r"""['"](?:response_format|response_schema|response_json_schema|response_mime_type|json_schema|json_mode"""
-    r"""|ls_structured_output_format|format|guided_json)['"]\s*[,:]\s*(?!None|null|\[\]|\{\})"""
+    r"""|ls_structured_output_format|format|guided_json)['"]\s*[,:](?!\s*(?:None|null|\[\]|\{\}))"""
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
 _CLASS = re.compile(r"<class '([^']+)'>")
 
 _THIS_PROCESS = uuid.uuid4().hex
-"""Stands for what only this process knows, such as a class that is local to a function."""
+"""Stands for what only this process knows, such as the fields of a class that cannot list them."""
 
 _FINISH = {
     **dict.fromkeys(["stop", "end_turn", "stop_sequence", "eos", "completed"], "stop"),
@@ -34,9 +40,12 @@ _FINISH = {
 def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
     """Read back what a `BaseCache` is handed; None if nothing can tell this request from another one.
 
+    That is so of an object that only has an address, and of a class that cannot be found by its name: the next
+    one of that name, made in a function or by `create_model`, may have other fields.
     A prompt that is not LangChain's JSON of messages is one human turn: completion models pass plain text.
     """
-    if _ADDRESS.search(llm_string):
+    classes = [_find_class(name) for name in _CLASS.findall(llm_string)]
+    if _ADDRESS.search(llm_string) or None in classes:
         return None
     serialized = _serialized_messages(prompt)
     messages = (
@@ -46,7 +55,8 @@ def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
     )
     return Question(
         messages=messages,
-        model=llm_string + _schemas(llm_string),
+        # A class is only named there: one whose fields changed is another schema.
+        model=llm_string + "".join(_schema(found) for found in classes),
         with_tools=bool(_TOOLS.search(llm_string)),
         with_schema=bool(_SCHEMA.search(llm_string)),
     )
@@ -93,8 +103,10 @@ def _serialized_messages(prompt: str) -> list[dict[str, Any]] | None:
 
 def _message(role: str, fields: Mapping[str, Any]) -> Message:
     text, parts = _content(fields.get("content", ""))
-    if called := fields.get("additional_kwargs", {}).get("function_call"):
-        parts = (*parts, called)
+    extra = fields.get("additional_kwargs", {})
+    # What hosts send to the provider again, though it is no content.
+    elsewhere = [extra[key] for key in ("function_call", "audio") if extra.get(key)]
+    parts = (*parts, *elsewhere, *(fields.get("invalid_tool_calls") or ()))
     return Message(
         role=str(fields.get("role", role)) if role == "chat" else role,
         text=text,
@@ -134,13 +146,7 @@ def _finish(info: Mapping[str, Any]) -> str | None:
     return None if said is None else _FINISH.get(str(said).lower(), str(said))
 
 
-def _schemas(llm_string: str) -> str:
-    """Spell out the classes that *llm_string* only names: a class whose fields changed is another schema."""
-    return "".join(_schema(name) for name in _CLASS.findall(llm_string))
-
-
-def _schema(name: str) -> str:
-    found = _find_class(name)
+def _schema(found: Any) -> str:
     if hasattr(found, "model_json_schema"):
         return json.dumps(found.model_json_schema(), sort_keys=True)
     return _THIS_PROCESS

@@ -71,10 +71,10 @@ def _replay(rows: list[LoggedRequest], *, threshold: float, live: bool, cheap: s
 
 def _show(figures: dict[str, Any], rows: list[LoggedRequest], *, live: bool, cheap: str, strong: str) -> None:
     before, after, saved = figures["before"], figures["after"], figures["saved"]
-    table = Table(title=f"{figures['requests']} requests")
+    table = Table()
     table.add_column("")
-    table.add_column(f"before: {strong} alone", justify="right")
-    table.add_column(f"after: cache, router over {cheap}", justify="right")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
     share = 1 - after["cost_usd"] / before["cost_usd"] if before["cost_usd"] and after["cost_usd"] is not None else None
     table.add_row("cost", _money(before["cost_usd"]), f"{_money(after['cost_usd'])} (-{_percent(share)})")
     table.add_row("saved by the cache", "", _money(saved["cache"]))
@@ -90,6 +90,7 @@ def _show(figures: dict[str, Any], rows: list[LoggedRequest], *, live: bool, che
             f"latency {name}", f"{before[f'latency_{name}_ms']:.0f} ms", f"{after[f'latency_{name}_ms']:.0f} ms"
         )
     console = Console()
+    console.print(f"{figures['requests']} requests: {strong} alone, then with cache and router over {cheap}")
     console.print(table)
     console.print(_fine_print(rows, live=live), style="dim", highlight=False)
 

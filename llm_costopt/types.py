@@ -20,6 +20,8 @@ class Usage:
     """The part of the input that came from the provider's prompt cache."""
     cache_write_tokens: int = 0
     """The part of the input that was written to the provider's prompt cache."""
+    cache_write_1h_tokens: int = 0
+    """The part of those written that is kept for an hour, which costs more."""
     reasoning_tokens: int = 0
     """The part of the output that was hidden reasoning."""
     input_audio_tokens: int = 0
@@ -139,7 +141,7 @@ class CallRecord:
     tags: tuple[str, ...] = ()
     """The host's tags of the call."""
     error: str | None = None
-    """The class name of the error if the call failed; its cost is then unknown and it saved nothing."""
+    """The class name of the error if the call failed; what it cost is known only if the error told its usage."""
 
 
 OnRecord = Callable[[CallRecord], None]

@@ -1,6 +1,9 @@
 """What the README shows is what happens."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,3 +41,18 @@ def test_the_first_screen_has_code_and_says_what_it_does_not_do() -> None:
 
     assert next(n for n, line in enumerate(lines) if line.startswith("```python")) <= 25
     assert "## What it does not do" in README
+
+
+def test_the_table_is_as_printed() -> None:
+    """The README shows what `llm-costopt demo` prints; only the latencies differ from machine to machine."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from llm_costopt.cli import main; main()", "demo"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    missing = [line for line in done.stdout.splitlines() if "latency" not in line and line.rstrip() not in README]
+
+    assert missing == []

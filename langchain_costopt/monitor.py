@@ -1,0 +1,256 @@
+"""What LangChain's calls cost and what was saved, as a callback handler."""
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from typing_extensions import override
+
+from langchain_costopt._convert import MARK, ROUTER
+from langchain_costopt._usage import usage_of_error, usage_of_metadata, usage_of_result
+from llm_costopt.monitor.account import account
+from llm_costopt.monitor.ledger import Ledger
+from llm_costopt.monitor.prices import Price, Prices
+from llm_costopt.monitor.summary import Summary
+from llm_costopt.types import CacheKind, CallRecord, OnRecord
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_MOST_RUNNING = 10_000
+"""Calls remembered at once. A cancelled call never ends, so that the oldest must go some day."""
+
+_Unpriced = tuple[CallRecord, str | None]
+"""A record that still lacks its amounts, and the baseline that its call names, if it names one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Start:
+    """What a handler learns when a call starts, and not again when it ends."""
+
+    run: str
+    """The id that a router gave to the call, else the run's."""
+    at: float | None = None
+    """Seconds since the epoch; None if the start was missed."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """LangChain's own and the user's."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Those of the request; completion models name themselves only here."""
+    tags: tuple[str, ...] = ()
+    """The user's."""
+    prompts: int = 1
+    """How many prompts travelled together."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked."""
+        return self.metadata.get("ls_model_name") or self.params.get("model") or self.params.get("model_name")
+
+    @property
+    def provider(self) -> str | None:
+        """The provider that was asked; a router is none."""
+        provider = self.metadata.get("ls_provider")
+        return None if provider == ROUTER else provider
+
+    def latency(self, now: float) -> float | None:
+        """Seconds until *now*."""
+        return None if self.at is None else max(0.0, now - self.at)
+
+
+class CostCallbackHandler(BaseCallbackHandler):
+    """Keep what every call cost and saved: `model.invoke(..., config={"callbacks": [handler]})`.
+
+    Hits of the host's cache are counted as hits, not as calls. A failure of the price list, the ledger or
+    *on_record* is logged once and counted in `failures`; it never reaches the call.
+
+    Args:
+        baseline: the model that would have been asked without us; a router says so itself.
+        ledger: where the calls are kept: a `Ledger`, or the path of one; in memory if None.
+        prices: `(model, usage, *, provider=None, batch=False)` → US dollars or None; `Prices()` if not given.
+        on_record: is told of each call, after the ledger.
+        clock: tells the time in seconds since the epoch.
+
+    Raises:
+        ValueError: the ledger cannot be opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        baseline: str | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
+        prices: Price | None = None,
+        on_record: OnRecord | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, clock=clock)
+        self.failures = 0
+        self._baseline = baseline
+        self._prices = prices or Prices()
+        self._on_record = on_record
+        self._clock = clock
+        self._running: OrderedDict[UUID, _Start] = OrderedDict()
+        self._lock = threading.Lock()
+        self._said: set[tuple[str, type[Exception]]] = set()
+
+    def summary(self, hours: float | None = 24) -> Summary:
+        """Sum up the last *hours*; all there is if None."""
+        return self.ledger.summary(hours)
+
+    def records(self, since: float | None = None) -> list[CallRecord]:
+        """List the calls that ended at *since* (seconds since the epoch) or later, the oldest first."""
+        return self.ledger.records(since)
+
+    @override
+    def on_chat_model_start(
+        self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        self._guarded("start", self._remember, run_id, kwargs)
+
+    @override
+    def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
+        self._guarded("start", self._remember, run_id, kwargs)
+
+    @override
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        self._guarded("end", self._ended, run_id, partial(_answers, response))
+
+    @override
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        self._guarded("error", self._ended, run_id, partial(_failure, error))
+
+    # An event costs an async call the hop to another thread, used or not.
+    ignore_chain = ignore_agent = ignore_retriever = property(lambda _: True)
+
+    def _remember(self, run_id: UUID, told: Mapping[str, Any]) -> None:
+        metadata = told.get("metadata") or {}
+        start = _Start(
+            run=str(metadata.get("llm_costopt_call") or run_id),
+            at=self._clock(),
+            metadata=metadata,
+            params=told.get("invocation_params") or {},
+            tags=tuple(told.get("tags") or ()),
+            prompts=told.get("batch_size") or 1,
+        )
+        with self._lock:
+            self._running[run_id] = start
+            if len(self._running) > _MOST_RUNNING:
+                self._running.popitem(last=False)
+
+    def _ended(self, run_id: UUID, read: Callable[[_Start, float], list[_Unpriced]]) -> None:
+        with self._lock:
+            start = self._running.pop(run_id, None) or _Start(run=str(run_id))
+        for record, baseline in read(start, self._clock()):
+            self._keep(self._priced(record, baseline or self._baseline))
+
+    def _priced(self, record: CallRecord, baseline: str | None) -> CallRecord:
+        facts = {name: getattr(record, name) for name in ("model", "provider", "usage", "cache", "batch")}
+        amounts = self._guarded("price", partial(account, self._prices, baseline=baseline, **facts))
+        cost, saved = amounts or (Decimal(0) if record.cache else None, None)
+        return replace(record, cost=cost, saved=None if record.error else saved)  # no answer, nothing saved
+
+    def _keep(self, record: CallRecord) -> None:
+        self._guarded("ledger", self.ledger.append, record)
+        if self._on_record is not None:
+            self._guarded("on_record", self._on_record, record)
+
+    def _guarded(self, what: str, act: Callable[..., T], *args: Any) -> T | None:
+        try:
+            return act(*args)
+        except Exception as error:  # whatever fails here must not fail the user's call
+            kind = (what, type(error))
+            with self._lock:
+                self.failures += 1
+                is_new = kind not in self._said
+                self._said.add(kind)
+            if is_new:
+                log.warning("The cost monitor failed at %r; from here on, this is only counted", what, exc_info=True)
+            return None
+
+
+def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
+    """Read one answer, or those of all attempts if a router answered whose tiers ran silently."""
+    message = next((g.message for gs in response.generations for g in gs if isinstance(g, ChatGeneration)), None)
+    said = message.response_metadata if message else {}
+    ours = said.get(MARK) or {}
+    cache = _cache(ours.get("cache"), getattr(message, "usage_metadata", None))
+    if start.metadata.get("ls_provider") == ROUTER and "attempts" in ours:
+        attempts = [_attempt(attempt, start, now) for attempt in ours["attempts"]]
+        # From a cache above the router, the answer still tells of the attempts that were made for it back then.
+        if cache == attempts[-1][0].cache:
+            return attempts
+    output = response.llm_output or {}
+    record = CallRecord(
+        id=start.run,
+        at=now,
+        model=_once(said.get("model_name") or said.get("model") or output.get("model_name")) or start.model,
+        provider=start.provider or said.get("model_provider"),
+        usage=usage_of_result(response, prompts=start.prompts),
+        cost=None,
+        latency=start.latency(now),
+        cache=cache,
+        complexity=start.metadata.get("llm_costopt_complexity"),
+        replaces=start.metadata.get("llm_costopt_replaces"),
+        batch=cache is None and _is_batch(said, ours),
+        tags=start.tags,
+    )
+    return [(record, start.metadata.get("llm_costopt_baseline"))]
+
+
+def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced:
+    same = ("model", "provider", "latency", "complexity", "replaces", "error")
+    record = CallRecord(
+        id=attempt["id"],
+        at=now,
+        usage=usage_of_metadata(attempt.get("usage")),
+        cost=None,
+        cache=_cache(attempt.get("cache"), attempt.get("usage")),
+        batch=bool(attempt.get("batch")),
+        tags=start.tags,
+        **{name: attempt.get(name) for name in same},
+    )
+    return record, attempt.get("baseline")
+
+
+def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]:
+    record = CallRecord(
+        id=start.run,
+        at=now,
+        model=start.model,
+        provider=start.provider,
+        usage=usage_of_error(error),
+        cost=None,
+        latency=start.latency(now),
+        complexity=start.metadata.get("llm_costopt_complexity"),
+        replaces=start.metadata.get("llm_costopt_replaces"),
+        tags=start.tags,
+        error=type(error).__name__,
+    )
+    return [(record, start.metadata.get("llm_costopt_baseline"))]
+
+
+def _once(name: str | None) -> str | None:
+    """Undo what core does to a stream of several choices: it joins the names, as in `gpt-4ogpt-4o`."""
+    return name and name[: (name + name).find(name, 1)]
+
+
+def _cache(kind: CacheKind | None, reported: Mapping[str, Any] | None) -> CacheKind | None:
+    # Core's own mark on whatever any cache returned; apart from it, the stored message looks like a paid one.
+    return kind or ("exact" if (reported or {}).get("total_cost") == 0 else None)
+
+
+def _is_batch(said: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    tiers = (said.get("service_tier"), (said.get("usage") or {}).get("service_tier"))  # Anthropic says it in `usage`
+    return bool(ours.get("batch")) or "batch" in tiers

@@ -1,0 +1,432 @@
+"""The ledger: every call once, exact sums, and what many processes and a full disk do to it."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_costopt.monitor.ledger import Ledger, _at_work, _before_fork
+from llm_costopt.types import CallRecord, Saved, Usage
+
+NOW = 1_000_000.0
+
+
+def call(name: str, **fields: Any) -> CallRecord:
+    """Make a record of a call that cost a dollar and saved nothing."""
+    return replace(CallRecord(id=name, at=NOW, model="cheap", cost=Decimal(1), saved=Saved()), **fields)
+
+
+@pytest.fixture(params=["memory", "file"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    """Make an empty ledger, once in memory and once in a file."""
+    with Ledger(None if request.param == "memory" else tmp_path / "ledger.db", clock=lambda: NOW) as ledger:
+        yield ledger
+
+
+def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
+    """Every field survives, the smallest amount of money included."""
+    full = CallRecord(
+        id="a",
+        at=NOW + 0.25,
+        model="cheap",
+        provider="openai",
+        usage=Usage(input_tokens=5, output_tokens=4, cache_read_tokens=3, reasoning_tokens=2),
+        cost=Decimal("0.00000000001"),
+        saved=Saved(cache=Decimal("0.1"), router=Decimal("-0.2"), batch=Decimal("0.3")),
+        latency=1.5,
+        cache="semantic",
+        complexity="medium",
+        replaces="b",
+        batch=True,
+        tags=("x", "y"),
+        error="TimeoutError",
+    )
+    bare = CallRecord(id="c", at=NOW + 1, model=None, cost=None)
+    ledger.append(bare)
+    ledger.append(full)
+
+    assert ledger.records() == [full, bare]
+
+
+def test_records_can_be_listed_from_a_moment_on(ledger: Ledger) -> None:
+    """Only what ended then or later is listed, oldest first."""
+    for name, at in [("late", 3.0), ("early", 1.0), ("then", 2.0)]:
+        ledger.append(call(name, at=at))
+
+    assert [record.id for record in ledger.records(since=2.0)] == ["then", "late"]
+
+
+def test_an_empty_ledger_has_no_rates(ledger: Ledger) -> None:
+    """Without a request, sums are 0 and everything per request is undefined."""
+    summary = ledger.summary()
+
+    assert (summary.requests, summary.cost_usd, summary.saved_usd, summary.unpriced) == (0, Decimal(0), Decimal(0), 0)
+    assert (summary.cost_per_request, summary.hit_rate, summary.escalation_rate, summary.mean_latency) == (None,) * 4
+    assert (summary.cost_by_model, summary.unpriced_models) == ({}, ())
+
+
+def test_a_record_counts_once(ledger: Ledger) -> None:
+    """A record that is appended again, even with another amount, changes nothing."""
+    ledger.append(call("a", cost=Decimal(1)))
+    ledger.append(call("a", cost=Decimal(5)))
+
+    assert ledger.summary().cost_usd == 1
+
+
+def test_a_record_without_what_it_must_have_is_an_error(ledger: Ledger) -> None:
+    """Only a known id is ignored; a record that cannot be kept is not dropped in silence."""
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.append(call("a", at=None))
+
+
+def test_the_summary_counts_by_kind(ledger: Ledger) -> None:
+    """Calls, hits, failures and amounts each land in their own figure."""
+    ledger.append(call("a", cost=Decimal(3), latency=2.0))
+    ledger.append(call("b", cost=Decimal(4), model="strong", latency=4.0, saved=Saved(batch=Decimal(4))))
+    ledger.append(call("c", cost=Decimal(0), cache="exact", latency=0.0, saved=Saved(cache=Decimal(3))))
+    ledger.append(call("d", cost=Decimal(0), cache="semantic", latency=0.0, saved=Saved(cache=Decimal(5))))
+    ledger.append(call("e", cost=None, saved=None, error="TimeoutError"))
+    summary = ledger.summary()
+
+    assert (summary.requests, summary.calls, summary.errors, summary.unpriced) == (5, 3, 1, 0)
+    assert summary.unpriced_models == ()
+    assert (summary.hits, summary.hit_rate) == ({"exact": 1, "semantic": 1}, 0.4)
+    assert (summary.cost_usd, summary.cost_per_request) == (Decimal(7), Decimal("1.75"))
+    assert list(summary.cost_by_model.items()) == [("strong", Decimal(4)), ("cheap", Decimal(3))]
+    assert (summary.saved, summary.saved_usd) == (Saved(cache=Decimal(8), batch=Decimal(4)), Decimal(12))
+    assert summary.mean_latency == 1.5
+
+
+def test_the_summary_looks_back_some_hours(ledger: Ledger) -> None:
+    """A day is the default, None is all there is."""
+    ledger.append(call("old", at=NOW - 25 * 3600))
+    ledger.append(call("older than an hour", at=NOW - 2 * 3600))
+    ledger.append(call("new"))
+
+    assert [ledger.summary(hours).requests for hours in (1, 24, None)] == [1, 2, 3]
+    assert ledger.summary().requests == 2
+
+
+def test_an_unpriced_call_is_named_and_not_taken_for_free(ledger: Ledger) -> None:
+    """A call of unknown cost is counted and named, and leaves the mean cost alone."""
+    ledger.append(call("a", cost=Decimal(2)))
+    ledger.append(call("b", cost=None, saved=None, model="new"))
+    ledger.append(call("c", cost=None, saved=None, model=None))
+    summary = ledger.summary()
+
+    assert (summary.unpriced, summary.unpriced_models) == (2, ("new", "unknown"))
+    assert (summary.cost_usd, summary.cost_per_request) == (Decimal(2), Decimal(2))
+
+
+def test_an_escalated_request_is_one_request_of_two_calls(ledger: Ledger) -> None:
+    """The draft's saving is taken back and its cost charged, when the call that replaces it is appended."""
+    ledger.append(call("draft", complexity="medium", latency=1.0, saved=Saved(router=Decimal(9))))
+    before = ledger.summary()
+    ledger.append(call("final", model="strong", cost=Decimal(10), complexity="medium", latency=3.0, replaces="draft"))
+    after = ledger.summary()
+
+    assert (before.requests, before.saved_usd, before.escalation_rate) == (1, Decimal(9), 0.0)
+    assert (after.requests, after.calls, after.escalation_rate) == (1, 2, 1.0)
+    assert (after.cost_usd, after.cost_per_request, after.saved) == (
+        Decimal(11),
+        Decimal(11),
+        Saved(router=Decimal(-1)),
+    )
+    assert after.mean_latency == 4.0
+
+
+def test_a_draft_may_be_recorded_after_the_call_that_replaced_it(ledger: Ledger) -> None:
+    """The order in which two records arrive makes no difference."""
+    ledger.append(call("final", cost=Decimal(10), replaces="draft"))
+    ledger.append(call("draft", saved=Saved(router=Decimal(9), batch=Decimal(1))))
+    summary = ledger.summary()
+
+    assert (summary.requests, summary.saved) == (1, Saved(router=Decimal(-1)))
+
+
+def test_a_draft_is_charged_once(ledger: Ledger) -> None:
+    """Repeating either record leaves the totals as they are."""
+    draft, final = call("draft", saved=Saved(router=Decimal(9))), call("final", cost=Decimal(10), replaces="draft")
+    for record in (draft, final, draft, final):
+        ledger.append(record)
+
+    assert ledger.summary().saved == Saved(router=Decimal(-1))
+    assert ledger.records()[0].saved == Saved(router=Decimal(-1))
+
+
+def test_a_draft_from_the_cache_saves_nothing(ledger: Ledger) -> None:
+    """A hit that was not good enough is neither a hit nor a saving."""
+    ledger.append(call("draft", cost=Decimal(0), cache="exact", saved=Saved(cache=Decimal(10))))
+    ledger.append(call("final", cost=Decimal(10), replaces="draft"))
+    summary = ledger.summary()
+
+    assert (summary.hit_rate, summary.saved_usd, summary.calls) == (0.0, Decimal(0), 1)
+
+
+def test_a_draft_of_unknown_cost_stays_unknown(ledger: Ledger) -> None:
+    """A rejected draft without a price is still unpriced, and a failed one is still an error."""
+    ledger.append(call("draft", cost=None, saved=None, model="new"))
+    ledger.append(call("failed", cost=None, saved=None, error="TimeoutError", replaces="draft"))
+    ledger.append(call("final", cost=Decimal(10), replaces="failed"))
+    summary = ledger.summary()
+
+    assert (summary.requests, summary.calls, summary.errors, summary.unpriced) == (1, 3, 1, 1)
+    assert ledger.records()[0].saved is None
+
+
+def test_only_routed_requests_can_be_escalated(ledger: Ledger) -> None:
+    """Requests that no router saw do not dilute the rate."""
+    ledger.append(call("plain"))
+    ledger.append(call("simple", complexity="simple"))
+    ledger.append(call("draft", complexity="medium"))
+    ledger.append(call("final", complexity="medium", replaces="draft"))
+
+    assert ledger.summary().escalation_rate == 0.5
+
+
+def test_the_batch_api_does_not_count_as_slow(ledger: Ledger) -> None:
+    """Hours in the Batch API say nothing about how long people wait."""
+    ledger.append(call("quick", latency=1.0))
+    ledger.append(call("overnight", latency=30_000.0, batch=True))
+
+    assert ledger.summary().mean_latency == 1.0
+
+
+@given(st.lists(st.decimals(0, 50, places=11), max_size=30))
+def test_sums_are_exact(amounts: list[Decimal]) -> None:
+    """The sum of any amounts is the sum to the last digit, which floats would not give."""
+    with Ledger(clock=lambda: NOW) as ledger:
+        for number, amount in enumerate(amounts):
+            ledger.append(call(str(number), cost=amount, saved=Saved(router=-amount)))
+        summary = ledger.summary()
+
+    assert (summary.cost_usd, summary.saved_usd) == (sum(amounts), -sum(amounts))
+
+
+def test_a_file_survives(tmp_path: Path) -> None:
+    """What one ledger kept, the next one finds."""
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as first:
+        first.append(call("a"))
+    with Ledger(str(path)) as second:
+        found = second.records()
+
+    assert found == [call("a")]
+
+
+def test_a_new_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    """Nobody else may read the file or SQLite's files beside it, and permissions that were given stay."""
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as ledger:
+        ledger.append(call("a"))
+        modes = {stat.S_IMODE(f.stat().st_mode) for f in tmp_path.iterdir()}
+    path.chmod(0o640)
+    Ledger(path).close()
+
+    assert modes == {0o600}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_closed_ledger_says_so(ledger: Ledger) -> None:
+    """A call that comes too late is an error, and closing twice is none."""
+    ledger.close()
+    ledger.close()
+
+    with pytest.raises(ValueError, match="the ledger is closed: make another one"):
+        ledger.append(call("a"))
+
+
+def test_a_path_that_cannot_be_opened_names_the_way_out(tmp_path: Path) -> None:
+    """A missing folder or a folder in place of a file is named at construction."""
+    for path in (tmp_path / "missing" / "ledger.db", tmp_path):
+        with pytest.raises(
+            ValueError, match=r"cannot open the ledger .*; give a file of its own in a folder that exists"
+        ):
+            Ledger(path)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A text file is not overwritten."""
+    path = tmp_path / "notes.txt"
+    path.write_text("precious " * 100)
+
+    with pytest.raises(ValueError, match="file is not a database; give a file of its own"):
+        Ledger(path)
+    assert path.read_text() == "precious " * 100
+
+
+@pytest.mark.parametrize("sql", ["CREATE TABLE theirs (x)", "PRAGMA user_version = 1", "PRAGMA application_id = 7"])
+def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, sql: str) -> None:
+    """A database of something else gets no table of ours, even if its version number is ours."""
+    path = tmp_path / "theirs.db"
+    theirs = sqlite3.connect(path)
+    theirs.execute(sql)
+    theirs.close()
+    before = path.read_bytes()
+
+    with pytest.raises(ValueError, match="is a database, but not a ledger"):
+        Ledger(path)
+    assert path.read_bytes() == before
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    """A later release's file is not written to."""
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as ledger, ledger._transaction() as db:
+        db.execute("PRAGMA user_version = 2")
+
+    with pytest.raises(ValueError, match="has schema version 2, and this release keeps version 1: give another path"):
+        Ledger(path)
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_totals_right(tmp_path: Path) -> None:
+    """An append that does not fit raises, keeps nothing of its record, and the rest can still be read."""
+    with Ledger(tmp_path / "ledger.db", clock=lambda: NOW) as ledger:
+        ledger.append(call("draft", saved=Saved(router=Decimal(9))))
+        with ledger._transaction() as db:
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+            db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            ledger.append(call("final", replaces="draft", model="m" * 100_000))
+        summary = ledger.summary()
+
+    assert (summary.requests, summary.saved_usd) == (1, Decimal(9))
+
+
+def test_a_failure_halfway_keeps_nothing(ledger: Ledger) -> None:
+    """If the draft cannot be charged, the call that replaced it is not kept either."""
+    ledger.append(call("draft"))
+    with ledger._transaction() as db:
+        db.execute("CREATE TRIGGER no BEFORE UPDATE ON calls BEGIN SELECT raise(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.append(call("final", replaces="draft"))
+
+    assert ledger.summary().requests == 1
+
+
+def test_whoever_reads_holds_up_nobody(tmp_path: Path) -> None:
+    """Another program may look at the file for as long as it likes while calls are appended."""
+    path = tmp_path / "ledger.db"
+    with Ledger(path) as ledger:
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        seen = reader.execute("SELECT count(*) FROM calls").fetchone()
+        ledger.append(call("a"))
+        reader.close()
+
+        assert (seen, len(ledger.records())) == ((0,), 1)
+
+
+def test_many_threads_share_one_ledger(ledger: Ledger) -> None:
+    """Nothing is lost or counted twice when threads append at once."""
+
+    def work(name: int) -> None:
+        for number in range(50):
+            ledger.append(call(f"{name}-{number}"))
+
+    threads = [threading.Thread(target=work, args=[name]) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert (ledger.summary().requests, ledger.summary().cost_usd) == (400, Decimal(400))
+
+
+WRITER = """
+import sys
+from decimal import Decimal
+from llm_costopt.monitor.ledger import Ledger
+from llm_costopt.types import CallRecord, Saved
+_, path, name = sys.argv
+with Ledger(path) as ledger:
+    for n in range(100):
+        ledger.append(CallRecord(id=f"{name}-{n}", at=1.0, model="m", cost=Decimal("0.1"), saved=Saved()))
+        ledger.append(CallRecord(id=f"shared-{n}", at=1.0, model="m", cost=Decimal("0.1"), saved=Saved()))
+"""
+
+
+def test_several_processes_share_one_file(tmp_path: Path) -> None:
+    """Processes that make the file at the same time and write at the same time lose and repeat nothing."""
+    path = tmp_path / "ledger.db"
+    command = [sys.executable, "-W", "error", "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*command, str(name)]) for name in range(4)]
+    codes = [writer.wait(60) for writer in writers]
+    with Ledger(path) as ledger:
+        summary = ledger.summary(None)
+
+    assert codes == [0, 0, 0, 0]
+    assert (summary.requests, summary.cost_usd) == (500, Decimal(50))
+
+
+def test_a_fork_finds_no_open_file(ledger: Ledger) -> None:
+    """Before a fork a file is closed, and its next use opens it again; what is in memory is copied as it is."""
+    ledger.append(call("a"))
+    in_file = ledger._path is not None
+    _before_fork()
+    closed = ledger._db is None
+    _at_work.release()
+
+    assert closed == in_file
+    assert ledger.summary().requests == 1
+
+
+FORKER = """
+import os, sys, threading
+from decimal import Decimal
+from llm_costopt.monitor.ledger import Ledger
+from llm_costopt.types import CallRecord, Saved
+
+def append(ledger, id):
+    ledger.append(CallRecord(id=id, at=1.0, model="m", cost=Decimal(1), saved=Saved()))
+
+on_disk, in_memory = Ledger(sys.argv[1]), Ledger()
+append(in_memory, "parent")
+written, stop = [0], threading.Event()
+def work():
+    while not stop.is_set():
+        append(on_disk, f"thread-{written[0]}")
+        written[0] += 1
+thread = threading.Thread(target=work)
+thread.start()
+children = []
+for n in range(20):
+    pid = os.fork()
+    if not pid:
+        for m in range(5):
+            append(on_disk, f"child-{n}-{m}")
+        append(in_memory, "child")
+        os._exit(in_memory.summary(None).requests - 2)
+    children.append(pid)
+codes = [os.waitpid(pid, 0)[1] for pid in children]
+stop.set()
+thread.join()
+assert codes == [0] * 20, codes
+assert in_memory.summary(None).requests == 1
+assert on_disk.summary(None).requests == written[0] + 100
+on_disk.close()
+check = Ledger(sys.argv[1])
+assert check.summary(None).requests == written[0] + 100
+check.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later Pythons warn of any fork beside a thread")
+def test_a_fork_is_safe_while_a_thread_writes(tmp_path: Path) -> None:
+    """Twenty children, forked beside a busy thread, share the file with it, and each has its own memory."""
+    command = [sys.executable, "-W", "error", "-c", FORKER, str(tmp_path / "ledger.db")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
