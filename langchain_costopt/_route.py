@@ -11,8 +11,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_costopt._convert import answer_of_message, messages_of
-from langchain_costopt._stored import MARK
+from langchain_costopt._convert import MARK, answer_of_message, messages_of
 from llm_costopt.flow import adrive, drive
 from llm_costopt.router.cascade import Attempt, Call, Outcome, cascade
 from llm_costopt.types import Answer, Question
@@ -25,6 +24,7 @@ _UNFIT = {
     "ContentFilterFinishReasonError": "filtered",
     "OpenAIRefusalError": "refused",
     "OutputParserException": "unparsable",
+    "ValidationError": "unparsable",  # pydantic's: the SDK of OpenAI parses what has a schema inside its call
 }
 """Errors that say the answer is bad, not that the call failed."""
 
@@ -115,7 +115,11 @@ class Route:
 
     def _child(self, call: Call, config: RunnableConfig) -> RunnableConfig:
         """Tell handlers what this call is for, and hide a draft from LangGraph's token stream."""
-        about = {"llm_costopt_baseline": model_name(self.router.strong), "llm_costopt_complexity": call.level}
+        about = {
+            "llm_costopt_call": call.id,  # a parser around the model takes the run's id for its own run
+            "llm_costopt_baseline": model_name(self.router.strong),
+            "llm_costopt_complexity": call.level,
+        }
         if call.replaces:
             about["llm_costopt_replaces"] = call.replaces
         return RunnableConfig(

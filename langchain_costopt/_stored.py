@@ -9,10 +9,13 @@ from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel
 
+from langchain_costopt._convert import MARK
 from llm_costopt.cache.semantic import Hit
 
-MARK = "llm_costopt"
-"""The key in `response_metadata` under which this package says what it did."""
+_IDS = frozenset({"id", "call_id", "tool_call_id"})
+
+_DATA = frozenset({"args", "input", "arguments", "parsed"})
+"""What a model wrote for a tool or a schema: an `id` in there names something of the caller's."""
 
 
 def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
@@ -92,12 +95,15 @@ def _fresh_id(old: str) -> str:
 def _renamed(value: Any, fresh: Mapping[str, str]) -> Any:
     """Replace ids wherever a host repeats them: tool calls, raw provider fields, content blocks."""
     if isinstance(value, dict):
-        return {
-            k: fresh[v]
-            if k in {"id", "call_id", "tool_call_id"} and isinstance(v, str) and v in fresh
-            else _renamed(v, fresh)
-            for k, v in value.items()
-        }
+        return {name: _renamed_field(name, v, fresh) for name, v in value.items()}
     if isinstance(value, list):
         return [_renamed(v, fresh) for v in value]
     return value
+
+
+def _renamed_field(name: str, value: Any, fresh: Mapping[str, str]) -> Any:
+    if name in _DATA:
+        return value
+    if name in _IDS and isinstance(value, str):
+        return fresh.get(value, value)
+    return _renamed(value, fresh)

@@ -115,7 +115,9 @@ class SemanticCache(BaseCache):
         question = question_of_prompt(prompt, llm_string)
         if question is None and not self._warned:
             self._warned = True
-            log.warning("a call is not cached: its parameters hold an object that only has an address for a name")
+            log.warning(
+                "a call is not cached: its parameters hold an object or a class that cannot be told by its name"
+            )
         return question
 
 

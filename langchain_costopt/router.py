@@ -5,6 +5,7 @@ report every token twice, stream every token twice, and deadlock behind a concur
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from types import FunctionType
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -14,10 +15,11 @@ from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field, field_validator
 
+from langchain_costopt._convert import ROUTER
 from langchain_costopt._route import Route, model_name
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
@@ -65,8 +67,8 @@ class RouterChatModel(BaseChatModel):
             "cheap": self.cheap._get_llm_string(),  # noqa: SLF001 - what the host itself keys a cache by
             "strong": self.strong._get_llm_string(),  # noqa: SLF001
             "threshold": self.threshold,
-            "complexity": f"{self.complexity.__module__}.{self.complexity.__qualname__}",
-            "confidence": f"{self.confidence.__module__}.{self.confidence.__qualname__}",
+            "complexity": _name(self.complexity),
+            "confidence": _name(self.confidence),
         }
 
     def invoke(
@@ -159,8 +161,9 @@ class RouterChatModel(BaseChatModel):
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
         """Add what was set on the instance, which a base chat model would add to its own run."""
-        own = RunnableConfig(tags=self.tags or [], metadata=self.metadata or {}, callbacks=self.callbacks)
-        return merge_configs(own, config)
+        # Nothing here may be None: the host would fill it in from the surrounding run, which *config* may overrule.
+        own = RunnableConfig(tags=self.tags or [], metadata=self.metadata or {}, callbacks=self.callbacks or [])
+        return merge_configs(own, ensure_config(config))
 
     # The host calls these for `generate` and for event streams of version 3, where the router is itself the
     # model that runs: its tiers are then silent, and its own message carries what they used.
@@ -206,7 +209,7 @@ class RouterChatModel(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         name = kwargs.get("model") or f"{model_name(self.cheap)}|{model_name(self.strong)}"
-        return LangSmithParams(**{**params, "ls_provider": "llm_costopt", "ls_model_name": name})
+        return LangSmithParams(**{**params, "ls_provider": ROUTER, "ls_model_name": name})
 
     def _resolve_model_profile(self) -> ModelProfile | None:
         """Promise only what both tiers can do: the smaller limit, and no structured output of one provider's kind."""
@@ -230,6 +233,12 @@ class RouterChatModel(BaseChatModel):
 def _plain(method: Any) -> Any:
     """Hide the type of a function of input and config: the host calls it, its annotations only know a third form."""
     return method
+
+
+def _name(rule: Any) -> str:
+    """Name a rule in a cache key: by its address where its name may stand for several."""
+    is_unique = isinstance(rule, FunctionType) and "<" not in rule.__qualname__
+    return f"{rule.__module__}.{rule.__qualname__}" if is_unique else repr(rule)
 
 
 def _result(message: AIMessage) -> ChatResult:

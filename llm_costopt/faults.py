@@ -5,7 +5,8 @@ import re
 from llm_costopt.types import Answer
 
 _REFUSAL = re.compile(
-    r"^\W*(?:i(?:['’]?m| am) (?:very |so |really )?sorry\b[^.!?\n]{0,40}?\b(?:but )?(?:i|we) (?:can|could|am|['’]m|do|will|won)\w*"
+    r"^\W*(?:i(?:['’]?m| am) (?:very |so |really )?sorry\b[^.!?\n]{0,40}?\b(?:i|we) ?(?:can['’]?t|cannot|can not"
+    r"|couldn['’]?t|could not|don['’]?t|do not|won['’]?t|will not|(?:am|are|['’]m|['’]re) (?:not|unable))\b"
     r"|(?:unfortunately|sorry|apologies)\W+(?:but )?i (?:can['’]?t|cannot|can not|am unable|am not able|['’]m unable|['’]m not able)"
     r"|i (?:can['’]?t|cannot|can not|won['’]?t|will not|am unable to|am not able to|['’]m unable to|['’]m not able to)"
     r" (?:help|assist|comply|provide|fulfil|fulfill|answer|do that|continue|discuss)"

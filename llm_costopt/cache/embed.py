@@ -39,8 +39,8 @@ class WordLlamaEmbedder:
         Case alone moves a question to a cosine of 0.93; what case can mean is a guard's business.
         """
         folded = " ".join(text.casefold().split()).rstrip("?!. ")
-        # An empty text has no vector; the library would divide by its length of zero.
-        vector: Vector = _model().embed([folded or " "])[0]
+        # What was nothing but marks is now empty and gives zeros: "?" and "!" have no meaning in common.
+        vector: Vector = _model().embed([folded])[0]
         return vector
 
 
@@ -59,7 +59,7 @@ def _model() -> Any:
 
 def unit(vector: Vector) -> Vector | None:
     """Scale *vector* to length 1; None if it has no direction (empty text, NaN)."""
-    flat = np.asarray(vector, dtype=np.float32).ravel()
+    flat = np.asarray(vector, dtype=np.float64).ravel()  # the squares of a small scale vanish in float32
     length = float(np.linalg.norm(flat))
     if not np.isfinite(length) or length == 0.0:
         return None

@@ -1,14 +1,17 @@
 """Find the nearest stored questions in one scope, in process: exact search, numpy alone."""
 
 import threading
+from typing import TypeAlias
 
 import numpy as np
 
 from llm_costopt.cache.embed import Vector
 
+_Place: TypeAlias = tuple[str, int]
+
 
 class Index:
-    """Unit vectors by scope.
+    """Unit vectors by scope, and by length: an embedder may have been told to give another one.
 
     Rows never move: an added row is written behind those that a search may be reading, a removed
     one only loses its id. So a search takes no lock and sees a consistent state. Adding is O(1),
@@ -17,50 +20,52 @@ class Index:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blocks: dict[str, _Block] = {}
-        self._where: dict[int, tuple[str, int]] = {}
+        self._blocks: dict[_Place, _Block] = {}
+        self._where: dict[int, tuple[_Place, int]] = {}
 
     def add(self, entry: int, scope: str, vector: Vector) -> None:
         """Add unit *vector* under the id *entry* (positive); an id that is there already stays as it is."""
         with self._lock:
             if entry in self._where:
                 return
-            block = self._blocks.get(scope)
+            place = (scope, vector.size)
+            block = self._blocks.get(place)
             if block is None or block.size == len(block.rows):
-                block = self._blocks[scope] = _Block(vector.size, block)
+                block = self._blocks[place] = _Block(vector.size, block)
             block.rows[block.size] = vector
             block.ids.append(entry)
-            self._where[entry] = (scope, block.size)
+            self._where[entry] = (place, block.size)
             block.size += 1
 
     def remove(self, entry: int) -> None:
         """Remove the vector of *entry*, if there is one."""
         with self._lock:
-            scope, row = self._where.pop(entry, (None, 0))
-            if scope is None:
+            place, row = self._where.pop(entry, (None, 0))
+            if place is None:
                 return
-            block = self._blocks[scope]
+            block = self._blocks[place]
             block.ids[row] = 0
             block.removed += 1
             if block.removed == block.size:
-                del self._blocks[scope]
+                del self._blocks[place]
             elif block.removed > max(64, block.size // 2):
-                self._compact(scope, block)
+                self._compact(place, block)
 
     def near(self, scope: str, vector: Vector, count: int) -> list[tuple[int, float]]:
         """List up to *count* nearest entries of *scope*, as id and cosine similarity, nearest first."""
-        block = self._blocks.get(scope)
-        if block is None or block.rows.shape[1] != vector.size:
+        block = self._blocks.get((scope, vector.size))
+        if block is None:
             return []
         size, ids = block.size, block.ids
-        similarity = block.rows[:size] @ vector
+        # Not `@`, which waits for threads: 2,000 rows take 0.05 ms, with fewer free cores than BLAS threads 24 ms.
+        similarity = np.vecdot(block.rows[:size], vector)
         best = _top(similarity, count + block.removed)
         return [(ids[n], float(similarity[n])) for n in best if ids[n]][:count]
 
     def __len__(self) -> int:
         return len(self._where)
 
-    def _compact(self, scope: str, block: "_Block") -> None:
+    def _compact(self, place: "_Place", block: "_Block") -> None:
         kept = _Block(block.rows.shape[1], None)
         for row, entry in enumerate(block.ids):
             if entry:
@@ -68,9 +73,9 @@ class Index:
                     kept = _Block(block.rows.shape[1], kept)
                 kept.rows[kept.size] = block.rows[row]
                 kept.ids.append(entry)
-                self._where[entry] = (scope, kept.size)
+                self._where[entry] = (place, kept.size)
                 kept.size += 1
-        self._blocks[scope] = kept
+        self._blocks[place] = kept
 
 
 class _Block:

@@ -12,7 +12,7 @@ from typing import Any
 
 from llm_costopt.types import Message, Question
 
-_MINTED = frozenset({"text", "thinking", "reasoning", "tool_use", "tool_call", "function_call"})
+_MINTED = frozenset({"text", "thinking", "reasoning", "tool_use", "tool_call", "invalid_tool_call", "function_call"})
 """Content blocks whose `id` is minted per message; in others (files, images) an `id` can name the content."""
 
 

@@ -139,13 +139,13 @@ class SemanticCache:
         self._open()
 
     def _open(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._store = SQLiteStore(self._path, namespace=self._namespace)
         self._index = Index()
         self._indexed = 0
         self._room = self._max_entries - len(self._store)
         self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._pid = os.getpid()  # last: until here a second thread must not take this cache for open
 
     def find(self, question: Question, vector: Vector | None = None) -> Hit | None:
         """Look for an answer to *question*; *vector* saves the embedding if the host has made it.
@@ -200,12 +200,14 @@ class SemanticCache:
 
     def clear(self) -> None:
         """Delete all entries of this namespace."""
+        self._after_fork()
         self._store.clear()
         with self._lock:
             self._index, self._indexed = Index(), 0
 
     def stats(self) -> CacheStats:
         """Report what the cache did since it was made, in this process."""
+        self._after_fork()
         entries = None
         with self.failsafe("count"):
             entries = self._store.count()
@@ -237,9 +239,12 @@ class SemanticCache:
             log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
             log.debug("the failure", exc_info=True)
 
-    def _key(self, question: Question) -> Key:
-        if os.getpid() != self._pid:  # neither a connection nor a lock survives a fork
+    def _after_fork(self) -> None:
+        if os.getpid() != self._pid:  # another thread may have held a lock or been amid a change of the index
             self._open()
+
+    def _key(self, question: Question) -> Key:
+        self._after_fork()
         return key_of(question, namespace=self._namespace, max_words=self._max_words)
 
     def _exact(self, key: Key) -> Hit | None:

@@ -98,7 +98,7 @@ def cascade(
     level, why = _level(question, complexity)
     attempts: list[Attempt[Reply]] = []
     replaces = None
-    for tier in range(tiers - 1 if level == "complex" else 0, tiers):
+    for tier in range(tiers - 1 if level == "complex" else 0, tiers):  # pragma: no branch - the last one ends it
         final = level != "medium" or tier == tiers - 1
         call = Call(id=str(uuid.uuid4()), tier=tier, final=final, level=level, replaces=replaces)
         began = clock()

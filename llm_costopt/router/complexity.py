@@ -16,7 +16,7 @@ SHORT = 25
 """Words; a longer task is not simple, whatever its first words are."""
 
 _COMPLEX = re.compile(
-    r"\b(?:analy[sz]e|analysis of|compare (?:and contrast|the|these|two)|trade-?offs?|pros and cons|step[- ]by[- ]step|prove|derive"
+    r"\b(?:analy[sz]e|analysis of|compare|trade-?offs?|pros and cons|step[- ]by[- ]step|prove|derive"
     r"|design (?:a|an|the)|architect(?:ure)?|refactor|debug|optimi[sz]e|implement|algorithm|time complexity|root cause"
     r"|strateg(?:y|ies)|evaluate|critique|comprehensive|in[- ]depth|essay|business plan|roadmap|migrat(?:e|ion)"
     r"|explain why|reason(?:ing)? through|think through|multi-?step|race condition|deadlock|concurren(?:t|cy)|thread-?safe"

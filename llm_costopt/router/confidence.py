@@ -7,6 +7,7 @@ last; on answers whose correctness is known, hedging words are no better than a 
 import ast
 import json
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -21,7 +22,10 @@ Confidence: TypeAlias = Callable[[Question, Answer], tuple[float, str]]
 UNREMARKABLE = 0.9
 """The score of an answer that nothing speaks against."""
 
-_FENCE = re.compile(r"```[ \t]*(\w+)?[^\n]*\n(.*?)```", re.DOTALL)
+# Possessive, and no backtick in the line that opens a block: a long line without an end costs no quadratic time.
+_FENCE = re.compile(r"```[ \t]*+(\w++)?+[^\n`]*+\n(.*?)```", re.DOTALL)
+_NOT_A_MODULE = re.compile(r"^\s*(?:>>>|[!%]\w)", re.MULTILINE)
+"""Doctests and notebook commands, which Python's parser does not know."""
 _HEDGE = re.compile(
     r"\b(?:i(?:['’]m| am) not (?:entirely |quite |completely |really )?(?:sure|certain)|i(?:['’]m| am) (?:unsure|uncertain)"
     r"|i (?:do not|don['’]t) (?:really )?know|i (?:think|believe|guess)\b|it(?:['’]s| is) (?:hard|difficult) to say|not entirely clear"
@@ -73,14 +77,16 @@ def _flaws(question: Question, answer: Answer) -> Iterator[str]:
 
 def _bad_arguments(call: ToolCall, schema: Any) -> str | None:
     import jsonschema
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
     if not schema:
         return None
     try:
-        jsonschema.validate(dict(call.args), schema)
-    except jsonschema.ValidationError:
+        jsonschema.validate(dict(call.args), schema, registry=Registry())  # an empty registry fetches nothing
+    except (jsonschema.ValidationError, RecursionError):
         return f"bad arguments for {call.name!r}"
-    except jsonschema.SchemaError:  # a schema that is wrong itself proves nothing about the answer
+    except (jsonschema.SchemaError, Unresolvable):  # a schema that is wrong itself proves nothing about the answer
         return None
     return None
 
@@ -88,10 +94,10 @@ def _bad_arguments(call: ToolCall, schema: Any) -> str | None:
 def _parses(language: str, code: str) -> bool:
     """Tell whether code is well-formed, where that is cheap to know: Python and JSON."""
     try:
-        if language in {"python", "py", "python3"} and ">>>" not in code:
+        if language in {"python", "py", "python3"} and not _NOT_A_MODULE.search(code):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an odd escape in an answer is not our user's warning
-                ast.parse(code)
+                ast.parse(textwrap.dedent(code))  # code inside a list is indented with it
         elif language == "json":
             json.loads(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

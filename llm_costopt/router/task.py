@@ -10,14 +10,20 @@ from dataclasses import dataclass
 
 from llm_costopt.types import Message
 
+# A block holds no other of its name, and nothing is scanned twice: many unclosed tags must not cost quadratic time.
 _TAGGED = re.compile(
-    r"<(context|documents?|docs?|sources?|passages?|examples?|article|text|data|history|transcript)\b[^>]*>.*?</\1>",
-    re.DOTALL | re.IGNORECASE,
+    r"<(context|documents?|docs?|sources?|passages?|examples?|article|text|data|history|transcript)\b[^<>]*>"
+    r"[^<]*+(?:<(?!/?\1\b)[^<]*+)*+</\1>",
+    re.IGNORECASE,
 )
 _LABEL = re.compile(
-    r"^[ \t]*(?:user )?(?:question|query|q|task|instruction|request)[ \t]*:[ \t]*", re.IGNORECASE | re.MULTILINE
+    r"^[ \t#*]*(?:user )?(?:question|query|q|task|instruction|request)[ \t*]*:[ \t*]*", re.IGNORECASE | re.MULTILINE
 )
-_ANSWER_LABEL = re.compile(r"^[ \t]*(?:helpful )?(?:answer|a|response|output)[ \t]*:", re.IGNORECASE | re.MULTILINE)
+_NEXT_LABEL = re.compile(
+    r"^[ \t#*]*(?:(?:helpful )?(?:answer|a|response|output)|context|input|documents?|sources?|passages?)[ \t*]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What follows the task in a template: in that of LangChain's RAG tutorial the context does."""
 _PARAGRAPH = re.compile(r"\n\s*\n")
 
 LONG = 200
@@ -41,7 +47,7 @@ def task_of(messages: Sequence[Message]) -> Task:
     asked = next((m.text for m in reversed(messages) if m.role == "human"), messages[-1].text)
     text = _instruction(asked).strip() or asked.strip()
     words = len(text.split())
-    return Task(text=text, words=words, material=sum(len(m.text.split()) for m in messages) - words)
+    return Task(text=text, words=words, material=max(0, sum(len(m.text.split()) for m in messages) - words))
 
 
 def _instruction(asked: str) -> str:
@@ -49,8 +55,8 @@ def _instruction(asked: str) -> str:
     if labels := list(_LABEL.finditer(text)):
         # The last of several labelled questions: those before it are examples.
         text = text[labels[-1].end() :]
-        answer = _ANSWER_LABEL.search(text)
-        return text[: answer.start()] if answer else text
+        end = _NEXT_LABEL.search(text)
+        return text[: end.start()] if end else text
     first, *rest = _PARAGRAPH.split(text)
     first_line, _, below = first.partition("\n")
     if first_line.rstrip().endswith(":") and (below or rest):

@@ -1,0 +1,233 @@
+"""What each guard must refuse, and what it must let pass."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_costopt.cache import guards
+from llm_costopt.cache.guards import GUARDS, Candidate, Guard
+
+REFUSE: dict[Guard, list[tuple[str, str]]] = {
+    guards.numbers: [
+        ("Boil the eggs for 3 minutes", "Boil the eggs for 5 minutes"),
+        ("Rent a van with seven seats", "Rent a van with nine seats"),
+        ("Is 20 % of it lost?", "Is 20 of it lost?"),
+        ("A ticket for $40", "A ticket for €40"),
+        ("Drill a hole of 2.5 mm", "Drill a hole of 25 mm"),
+        ("Plant two rows", "Plant rows"),
+        ("Add 1 and 1", "Add 1"),
+        ("Who came first?", "Who came third?"),
+        ("How many thousand stars?", "How many million stars?"),
+    ],
+    guards.identifiers: [
+        ("Track parcel ZX-81", "Track parcel ZX-82"),
+        ("Write to kim@post.test", "Write to tim@post.test"),
+        ("What is C++ good for?", "What is C good for?"),
+        ("Open notes.txt", "Open notes.pdf"),
+        ("Install v2.1rc", "Install v2.2rc"),
+        ("Fly with B747", "Fly with B757"),
+        ("Delete /tmp/old", "Delete /tmp/new"),
+        ("Who posts under #sourdough?", "Who posts under sourdough?"),
+        ("Call user_name", "Call user.name"),
+    ],
+    guards.dates: [
+        ("Is the pool open on Monday?", "Is the pool open on Sunday?"),
+        ("Frost in April", "Frost in October"),
+        ("What is on tonight?", "What is on tomorrow?"),
+        ("The latest bus", "The next bus"),
+        ("Pay weekly", "Pay monthly"),
+        ("How is the weather now?", "How is the weather?"),
+        ("Rain in the morning", "Rain in the evening"),
+        ("Rest for an hour", "Rest for a day"),
+    ],
+    guards.negation: [
+        ("Which birds can fly?", "Which birds can't fly?"),
+        ("Paint that is toxic", "Paint that is not toxic"),
+        ("Does it ever snow?", "Does it never snow?"),
+        ("Soup with meat", "Soup without meat"),
+        ("All but one are allowed", "None but one are allowed"),
+        ("I don\u2019t like it", "I like it"),
+        ("It isnt raining", "It is raining"),
+        ("Darf man das?", "Darf man das nicht?"),
+        ("Un gâteau avec œufs", "Un gâteau sans œufs"),
+        ("Nobody is not welcome", "Nobody is welcome"),
+    ],
+    guards.opposites: [
+        ("How do I enable the alarm?", "How do I disable the alarm?"),
+        ("Turn the heating on", "Turn the heating off"),
+        ("The highest lake", "The lowest lake"),
+        ("Import the list", "Export the list"),
+        ("Is the gas safe?", "Is the gas unsafe?"),
+        ("Buy a boat", "Sell a boat"),
+        ("Roll up", "Roll down"),
+        ("Walk to the lake", "Walk from the lake"),
+    ],
+    guards.quotes: [
+        ('Translate "sea"', 'Translate "lake"'),
+        ("Translate “sea”", "Translate “Sea”"),
+        ("Translate «mer»", "Translate mer"),
+        ("Explain `ls`", "Explain `rm`"),
+        ("Spell 'colour'", "Spell 'color'"),
+        ('Say "yes" and "no"', 'Say "no" and "yes"'),
+    ],
+    guards.asks: [
+        ("When was the bridge built?", "Where was the bridge built?"),
+        ("Is the bridge closed?", "Why is the bridge closed?"),
+        ("How many bees live here?", "How do bees live here?"),
+        ("Can bees swim?", "Should bees swim?"),
+        ("Did the shop close?", "Does the shop close?"),
+        ("Will it rain?", "Does it rain?"),
+        ("Bees sting", "Do bees sting"),
+        ("How long is the river?", "How old is the river?"),
+    ],
+    guards.persons: [
+        ("What is my name?", "What is your name?"),
+        ("Who is his aunt?", "Who is her aunt?"),
+        ("Where is our tent?", "Where is their tent?"),
+        ("Is it mine?", "Is it yours?"),
+        ("How old is he?", "How old is she?"),
+        ("Feed my cat", "Feed the cat"),
+    ],
+    guards.words: [
+        ("The capital of Norway", "The capital of Sweden"),
+        ("Bake bread", "Bake rye bread"),
+        ("How do I clean a flute?", "How do I clean a violin?"),
+        ("What does IT do?", "What does it do?"),
+        ("Is a premium seat refundable?", "Is a basic seat refundable?"),
+    ],
+    guards.order: [
+        ("Trains Bergen Oslo", "Trains Oslo Bergen"),
+        ("Did the dog bite the man?", "Did the man bite the dog?"),
+        ("Convert miles into kilometres", "Convert kilometres into miles"),
+        ("Is tea stronger than coffee?", "Is coffee stronger than tea?"),
+    ],
+}
+
+PASS: dict[Guard, list[tuple[str, str]]] = {
+    guards.numbers: [
+        ("Bake for 3 hours", "Bake for three hours"),
+        ("A loan of 1,000", "A loan of 1000"),
+        ("Which one is it?", "Which is it?"),
+        ("Save 20 %", "Save 20%"),
+        ("Between 5 and 9", "Between 9 and 5"),
+        ("Add salt", "Add some salt"),
+    ],
+    guards.identifiers: [
+        ("Track parcel ZX-81.", "Please track parcel (ZX-81)"),
+        ("Write to kim@post.test, please", "Write to kim@post.test"),
+        ("What is well-known?", "What is well known?"),
+        ("Why? Because.", "Why! Because,"),
+    ],
+    guards.dates: [
+        ("Is it open on Mondays?", "Is it open on monday?"),
+        ("Days in a week", "Week in days"),
+        ("Plant peas", "Sow peas"),
+    ],
+    guards.negation: [
+        ("I can't swim", "I cannot swim"),
+        ("Isn\u2019t it late?", "Is it not late?"),
+        ("A knot in a note", "A note in a knot"),
+    ],
+    guards.opposites: [
+        ("Turn it on or off", "Turn it off or on"),
+        ("Open and close the lid", "Open the lid"),
+        ("How high is it?", "How tall is it?"),
+    ],
+    guards.quotes: [
+        ('Translate "sea"', "Translate “sea”"),
+        ("Don't panic, it's fine", "Dont panic, its fine"),
+        ("The dogs' owner's car", "The owner of the dogs and a car"),
+    ],
+    guards.asks: [
+        ("Which tea is green?", "What tea is green?"),
+        ("Could you tell me where Oslo is?", "Where is Oslo?"),
+        ("Can bees swim?", "Could bees swim?"),
+        ("Whom did they call?", "Who did they call?"),
+        ("Please feed the cat", "Feed the cat"),
+    ],
+    guards.persons: [
+        ("How do I fix my bike?", "How do you fix your bike?"),
+        ("How to fix a bike?", "How do I fix my bike?"),
+        ("Where is our tent?", "Where is my tent?"),
+        ("Can you whistle?", "Can I whistle?"),
+    ],
+    guards.words: [
+        ("How do I clean a flute?", "how can I clean the flutes"),
+        ("Hello, what is a comet?", "What are comets?"),
+        ("Baking bread", "Bake bread"),
+        ("IS IT LATE", "is it late"),
+    ],
+    guards.order: [
+        ("What is the capital of Peru?", "So, the capital of Peru: what is it?"),
+        ("Bake rye bread", "Bake the bread"),
+        ("Tea and toast", "Coffee and cake"),
+    ],
+}
+
+CASES_REFUSED = [(guard, *pair) for guard, pairs in REFUSE.items() for pair in pairs]
+CASES_PASSED = [(guard, *pair) for guard, pairs in PASS.items() for pair in pairs]
+
+SENTENCES = st.lists(
+    st.sampled_from(
+        [*"Who is not my 3 on off A-1 'x' \" today from To the cat cats' IT when did won't ?".split(), "é", "\n"]
+    ),
+    max_size=8,
+).map(" ".join)
+
+
+def pair(asked: str, stored: str) -> Candidate:
+    """Make a candidate of two questions."""
+    return Candidate(asked=asked, stored=stored, similarity=0.99)
+
+
+@pytest.mark.parametrize(("guard", "asked", "stored"), CASES_REFUSED)
+def test_a_guard_refuses(guard: Guard, asked: str, stored: str) -> None:
+    """A difference of the guard's kind is refused, whichever side it stands on, with one name for the reason."""
+    reason = "question" if guard is guards.asks else guard.__name__
+
+    assert guard(pair(asked, stored)) == reason
+    assert guard(pair(stored, asked)) == reason
+
+
+@pytest.mark.parametrize(("guard", "asked", "stored"), CASES_PASSED)
+def test_a_guard_lets_pass(guard: Guard, asked: str, stored: str) -> None:
+    """What is the same to the guard passes, whichever side it stands on."""
+    assert guard(pair(asked, stored)) is None
+    assert guard(pair(stored, asked)) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ("How do I water a cactus?", "how do i water a cactus"),
+        ("Please tell me how I water a cactus", "How do I water a cactus?"),
+        ("What is the boiling point of lead?", "what's the boiling point of lead?"),
+        ("How can I freeze my library card?", "How do you freeze your library card?"),
+        ("Which planets have rings?", "What planets have rings?"),
+    ],
+)
+def test_paraphrases_pass_all_guards(asked: str, stored: str) -> None:
+    """The guards together leave something to hit."""
+    assert guards.refusal(pair(asked, stored), GUARDS) is None
+
+
+@given(SENTENCES, SENTENCES)
+@settings(deadline=None)
+def test_guards_are_fair(one: str, other: str) -> None:
+    """No guard minds which of two questions came first, or refuses a question for itself."""
+    assert [g(pair(one, other)) for g in GUARDS] == [g(pair(other, one)) for g in GUARDS]
+    assert guards.refusal(pair(one, one), GUARDS) is None
+
+
+def test_the_first_reason_is_the_one_that_is_named() -> None:
+    """With several differences, the first guard in the list speaks."""
+    differ = pair("Is 3 on?", "Is 4 off?")
+
+    assert guards.refusal(differ, (guards.opposites, guards.numbers)) == "opposites"
+    assert guards.refusal(differ, (guards.numbers, guards.opposites)) == "numbers"
+    assert guards.refusal(differ, ()) is None
+
+
+def test_every_guard_is_on_by_default_and_tested_here() -> None:
+    """A new guard needs pairs above."""
+    assert set(GUARDS) == set(REFUSE) == set(PASS)

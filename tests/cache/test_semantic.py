@@ -1,0 +1,695 @@
+"""The semantic cache as a whole, with the bundled embedder wherever meaning is what is tested."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llm_costopt.cache import guards
+from llm_costopt.cache.embed import Vector, WordLlamaEmbedder
+from llm_costopt.cache.semantic import Hit, SemanticCache
+from llm_costopt.types import Answer, Message, Question, ToolCall
+
+RICE = "How do I cook rice?"
+RICE_TOO = "how can i cook the rice"
+POETRY = "Which river is the longest?"
+
+GOOD = Answer(text="Like this.", finish="stop")
+
+
+def ask(text: str, system: str = "Be brief.", model: str = "small") -> Question:
+    """Ask *text* under a system prompt."""
+    return Question(messages=(Message(role="system", text=system), Message(role="human", text=text)), model=model)
+
+
+class Clock:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingEmbedder(WordLlamaEmbedder):
+    """The bundled embedder, which notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed(self, text: str) -> Vector:
+        self.asked.append(text)
+        return super().embed(text)
+
+
+class OddEmbedder:
+    """Gives whatever it is told to."""
+
+    name = "odd"
+
+    def __init__(self, gives: Callable[[str], list[float]]) -> None:
+        self._gives = gives
+
+    def embed(self, text: str) -> Vector:
+        return np.asarray(self._gives(text), dtype=np.float32)
+
+
+Make = Callable[..., SemanticCache]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Make a clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def make(clock: Clock) -> Iterator[Make]:
+    """Make caches that are closed in the end."""
+    made: list[SemanticCache] = []
+
+    def make_one(**options: Any) -> SemanticCache:
+        made.append(SemanticCache(**{"clock": clock} | options))
+        return made[-1]
+
+    yield make_one
+    for cache in made:
+        cache.close()
+
+
+def found(hit: Hit | None) -> tuple[str, str] | None:
+    """Say what a lookup found, and how."""
+    return None if hit is None else (hit.kind, hit.payload)
+
+
+def run_python(code: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run *code* in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_same_question_in_other_words(make: Make, clock: Clock) -> None:
+    """The same words hit exactly, other words by meaning, another question not at all; each is counted."""
+    cache = make()
+    assert cache.stats().hit_rate is None
+    assert cache.save(ask(RICE), GOOD, "rice")
+    clock.now += 5.0
+    exact, semantic, none = cache.find(ask(RICE)), cache.find(ask(RICE_TOO)), cache.find(ask(POETRY))
+
+    assert (found(exact), found(semantic), none) == (("exact", "rice"), ("semantic", "rice"), None)
+    assert exact is not None
+    assert semantic is not None
+    assert (exact.similarity, exact.age, exact.entry) == (1.0, 5.0, semantic.entry)
+    assert 0.95 <= semantic.similarity < 1.0
+    stats = cache.stats()
+    assert (stats.hits_exact, stats.hits_semantic, stats.misses, stats.stored, stats.entries) == (1, 1, 1, 1, 1)
+    assert (stats.hits, stats.hit_rate, stats.errors) == (2, 2 / 3, 0)
+
+
+@pytest.mark.parametrize(
+    "other", [ask(RICE_TOO, system="Be long."), ask(RICE_TOO, model="big"), ask(RICE, model="big")]
+)
+def test_another_scope_shares_nothing(other: Question, make: Make) -> None:
+    """Another system prompt or model finds nothing, exactly or by meaning."""
+    cache = make()
+    cache.save(ask(RICE), GOOD, "rice")
+
+    assert cache.find(other) is None
+
+
+def test_the_nearest_that_no_guard_refuses_is_served(make: Make) -> None:
+    """A guard's refusal is counted under its name, and the next candidate gets its chance."""
+    cache = make()
+    cache.save(ask("How do I cook 3 cups of rice?"), GOOD, "three")
+    cache.save(ask("how can i cook 2 cups of rice"), GOOD, "two")
+
+    assert found(cache.find(ask("How do I cook 2 cups of rice?"))) == ("semantic", "two")
+    assert cache.find(ask("How do I cook 4 cups of rice?")) is None
+    assert cache.stats().refused["numbers"] >= 2
+
+
+def test_guards_can_be_chosen(make: Make) -> None:
+    """A guard of the user's own is asked with both questions and their similarity; none at all is possible."""
+    asked: list[guards.Candidate] = []
+
+    def picky(candidate: guards.Candidate) -> str | None:
+        asked.append(candidate)
+        return "picky"
+
+    strict, free = make(guards=[picky]), make(guards=(), threshold=0.5)
+    for cache in (strict, free):
+        cache.save(ask(RICE), GOOD, "rice")
+
+    assert strict.find(ask(RICE_TOO)) is None
+    assert [(c.asked, c.stored) for c in asked] == [(RICE_TOO, RICE)]
+    assert asked[0].similarity >= 0.95
+    assert strict.stats().refused == {"picky": 1}
+    assert found(free.find(ask("How do I cook 3 cups of rice?"))) == ("semantic", "rice")
+
+
+def test_the_threshold_decides(make: Make) -> None:
+    """With a threshold of 1, other words find nothing, and the same words typed otherwise still do."""
+    cache = make(threshold=1)
+    cache.save(ask(RICE), GOOD, "rice")
+    similar, same = cache.find(ask(RICE_TOO)), cache.find(ask("how do i  cook rice"))
+
+    assert similar is None
+    assert same is None or same.kind == "semantic"  # a cosine of equal vectors may come out as 0.99999994
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+
+
+def test_an_answer_has_an_absolute_age(make: Make, clock: Clock) -> None:
+    """Hits do not make an answer fresh again: at its age it is gone, by both ways, and can be stored anew."""
+    cache = make(ttl=100.0)
+    cache.save(ask(RICE), GOOD, "old")
+    for _ in range(99):
+        clock.now += 1.0
+        assert cache.find(ask(RICE))
+        assert cache.find(ask(RICE_TOO))
+    clock.now += 1.0
+
+    assert (cache.find(ask(RICE)), cache.find(ask(RICE_TOO))) == (None, None)
+    cache.save(ask(RICE), GOOD, "new")
+    clock.now += 99.0
+    assert found(cache.find(ask(RICE_TOO))) == ("semantic", "new")
+
+
+def test_an_answer_may_be_kept_for_ever(make: Make, clock: Clock) -> None:
+    """With `ttl=None` nothing expires."""
+    cache = make(ttl=None)
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now += 1e9
+
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+
+
+def test_one_day_is_the_default(make: Make, clock: Clock) -> None:
+    """Without a word about time, an answer is served for a day."""
+    cache = make()
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now += 24 * 3600 - 1
+
+    assert cache.find(ask(RICE)) is not None
+    clock.now += 1
+    assert cache.find(ask(RICE)) is None
+
+
+def test_each_answer_may_have_its_own_time(make: Make, clock: Clock) -> None:
+    """A function of question and answer decides: for ever, for some seconds, or not at all, which is counted."""
+
+    def fresh_for(question: Question, answer: Answer) -> float | None:
+        return {"for ever": None, "short": 10.0, "never": 0.0, "below": -1.0}[answer.text]
+
+    cache = make(ttl=fresh_for)
+    stored = [
+        cache.save(ask(topic), Answer(text=text), text)
+        for topic, text in ((RICE, "for ever"), (POETRY, "short"), ("Who are you?", "never"), ("Why?", "below"))
+    ]
+    clock.now += 9.0
+    assert cache.find(ask(POETRY)) is not None
+    clock.now += 1.0
+
+    assert stored == [True, True, False, False]
+    assert [found(cache.find(ask(t))) for t in (RICE, POETRY, "Who are you?")] == [("exact", "for ever"), None, None]
+    assert cache.stats().not_stored == {"ttl": 2}
+
+
+def test_what_was_used_stays(make: Make, clock: Clock) -> None:
+    """Above the bound, the entry that was used longest ago goes, and is no longer found by meaning either."""
+    cache = make(max_entries=2)
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now += 100
+    cache.save(ask(POETRY), GOOD, "river")
+    clock.now += 100
+    assert cache.find(ask(RICE_TOO))
+    clock.now += 100
+    cache.save(ask("Who painted it?"), GOOD, "painter")
+
+    assert [bool(cache.find(ask(t))) for t in (RICE_TOO, "Who painted it?", POETRY)] == [True, True, False]
+    assert cache.stats().entries == 2
+
+
+def test_what_has_expired_goes_first(make: Make, clock: Clock) -> None:
+    """An entry that nobody will get is swept before one that was used less recently."""
+    cache = make(max_entries=2, ttl=lambda _, answer: float(answer.text))
+    cache.save(ask(RICE), Answer(text="10000"), "rice")
+    clock.now += 100
+    cache.save(ask(POETRY), Answer(text="50"), "river")
+    clock.now += 100
+    cache.save(ask("Who painted it?"), Answer(text="10000"), "painter")
+
+    assert [bool(cache.find(ask(t))) for t in (RICE, "Who painted it?", POETRY)] == [True, True, False]
+
+
+def test_storing_again_takes_no_room(make: Make) -> None:
+    """However often an answer is replaced, nothing has to go for it."""
+    cache = make(max_entries=2)
+    cache.save(ask(POETRY), GOOD, "river")
+    for n in range(9):
+        cache.save(ask(RICE), GOOD, str(n))
+
+    assert [found(cache.find(ask(t))) for t in (POETRY, RICE)] == [("exact", "river"), ("exact", "8")]
+
+
+def test_a_full_cache_stays_within_its_bound(make: Make, clock: Clock) -> None:
+    """Whatever is stored, there are never more entries than allowed, and the newest are among them."""
+    cache = make(max_entries=40)
+    for n in range(200):
+        clock.now += 1
+        cache.save(ask(f"What is item {n}?"), GOOD, str(n))
+        assert (cache.stats().entries or 0) <= 40
+
+    assert found(cache.find(ask("What is item 199?"))) == ("exact", "199")
+    assert cache.find(ask("What is item 100?")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (Answer(text="Like th", finish="length"), "truncated"),
+        (Answer(text="Like th", finish="filter"), "filtered"),
+        (Answer(text="I'm sorry, but I can't help with that."), "refused"),
+        (Answer(text="No.", refused=True), "refused"),
+        (Answer(text="", invalid="bad JSON"), "unparsable"),
+        (Answer(text=" "), "empty"),
+    ],
+)
+def test_a_bad_answer_is_not_stored(answer: Answer, problem: str, make: Make) -> None:
+    """What is truncated, filtered, refused, unreadable or empty is counted and never served."""
+    cache = make()
+
+    assert cache.save(ask(RICE), answer, "bad") is False
+    assert cache.find(ask(RICE)) is None
+    assert cache.stats().not_stored == {problem: 1}
+    assert (cache.stats().stored, cache.stats().entries) == (0, 0)
+
+
+def test_a_bad_answer_does_not_replace_a_good_one(make: Make) -> None:
+    """What is in the store stays when a later answer to the same question is unfit."""
+    cache = make()
+    cache.save(ask(RICE), GOOD, "rice")
+    cache.save(ask(RICE), Answer(text=""), "bad")
+
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+
+
+def test_a_miss_embeds_once_and_an_exact_hit_never(make: Make) -> None:
+    """Looking up, storing the answer and asking again embed the question one time in all."""
+    embedder = CountingEmbedder()
+    cache = make(embedder=embedder)
+    question = ask(RICE)
+    assert cache.find(question) is None
+    cache.save(question, GOOD, "rice")
+    assert cache.find(question)
+
+    assert embedder.asked == [RICE]
+
+
+def test_a_vector_that_the_host_made_saves_the_embedding(make: Make) -> None:
+    """With `vector=`, the cache embeds nothing, neither for the lookup nor for storing."""
+    embedder = CountingEmbedder()
+    cache = make(embedder=embedder)
+    rice, too = (WordLlamaEmbedder().embed(text) for text in (RICE, RICE_TOO))
+    assert cache.find(ask(RICE), rice) is None
+    cache.save(ask(RICE), GOOD, "rice")
+
+    assert found(cache.find(ask(RICE_TOO), too)) == ("semantic", "rice")
+    assert embedder.asked == []
+
+
+def test_only_so_many_vectors_are_remembered(make: Make) -> None:
+    """The vectors that wait for their answers are bounded: after very many other misses it embeds again."""
+    embedder = CountingEmbedder()
+    cache = make(embedder=embedder)
+    cache.find(ask(RICE))
+    for n in range(1100):
+        cache.find(ask(f"What is item {n}?"))
+    cache.save(ask(RICE), GOOD, "rice")
+
+    assert embedder.asked.count(RICE) == 2
+
+
+def test_what_would_be_embedded(make: Make) -> None:
+    """A host that embeds by itself learns the words, and that a request with tools needs none."""
+    cache = make()
+
+    assert cache.text_to_embed(ask(f" {RICE} ")) == RICE
+    assert cache.text_to_embed(Question(messages=ask(RICE).messages, with_tools=True)) is None
+
+
+def test_find_exact_counts_hits_only(make: Make) -> None:
+    """Looking for the very same request embeds nothing, and leaves it to `find` to count the miss."""
+    embedder = CountingEmbedder()
+    cache = make(embedder=embedder)
+    assert cache.find_exact(ask(RICE)) is None
+    cache.save(ask(RICE), GOOD, "rice")
+    embedder.asked.clear()
+
+    assert found(cache.find_exact(ask(RICE))) == ("exact", "rice")
+    assert cache.find_exact(ask(RICE_TOO)) is None
+    assert (cache.stats().hits_exact, cache.stats().misses, embedder.asked) == (1, 0, [])
+
+
+def test_a_request_with_tools_only_hits_exactly(make: Make) -> None:
+    """Even a stored question in almost the same words is not served to a call that may act."""
+    cache = make(guards=(), threshold=0.5)
+    call = Answer(text="", finish="tools", tool_calls=(ToolCall(id="1", name="cook", args={}),))
+    one, other = (Question(messages=ask(text).messages, with_tools=True) for text in (RICE, RICE_TOO))
+    cache.save(one, call, "call")
+
+    assert (found(cache.find(one)), cache.find(other)) == (("exact", "call"), None)
+
+
+def test_namespaces_share_nothing_and_clear_their_own(make: Make, tmp_path: Path) -> None:
+    """In one file, each namespace finds, counts and clears its own entries."""
+    ours, theirs = (make(path=tmp_path / "cache.db", namespace=name) for name in ("ours", "theirs"))
+    ours.save(ask(RICE), GOOD, "ours")
+    assert (theirs.find(ask(RICE)), theirs.find(ask(RICE_TOO))) == (None, None)
+    theirs.save(ask(RICE), GOOD, "theirs")
+    ours.clear()
+
+    assert (ours.find(ask(RICE)), ours.find(ask(RICE_TOO))) == (None, None)
+    assert found(theirs.find(ask(RICE_TOO))) == ("semantic", "theirs")
+    assert (ours.stats().entries, theirs.stats().entries) == (0, 1)
+
+
+def test_two_caches_on_one_file_share_their_entries(make: Make, tmp_path: Path) -> None:
+    """What one stores, replaces or clears, the other sees at its next lookup."""
+    one, other = make(path=tmp_path / "cache.db"), make(path=tmp_path / "cache.db")
+    assert other.find(ask(RICE_TOO)) is None
+    one.save(ask(RICE), GOOD, "rice")
+    assert found(other.find(ask(RICE_TOO))) == ("semantic", "rice")
+    other.save(ask(POETRY), GOOD, "river")
+    assert found(one.find(ask("What river is the longest"))) == ("semantic", "river")
+    one.save(ask(RICE), GOOD, "better rice")
+    assert found(other.find(ask(RICE_TOO))) == ("semantic", "better rice")
+    one.clear()
+
+    assert [other.find(ask(text)) for text in (RICE, RICE_TOO, POETRY)] == [None] * 3
+
+
+def test_a_file_is_found_by_meaning_after_a_restart(make: Make, tmp_path: Path) -> None:
+    """A new process has the old answers at hand without embedding their questions again."""
+    make(path=tmp_path / "cache.db").save(ask(RICE), GOOD, "rice")
+    embedder = CountingEmbedder()
+
+    assert found(make(path=tmp_path / "cache.db", embedder=embedder).find(ask(RICE_TOO))) == ("semantic", "rice")
+    assert embedder.asked == [RICE_TOO]
+
+
+def test_another_embedders_vectors_are_not_searched(make: Make, tmp_path: Path) -> None:
+    """After a change of the embedder, old entries still hit exactly, and new ones by meaning."""
+    make(path=tmp_path / "cache.db").save(ask(RICE), GOOD, "rice")
+    odd = make(path=tmp_path / "cache.db", embedder=OddEmbedder(lambda text: [1.0, 0.0]), guards=())
+
+    assert odd.find(ask(RICE_TOO)) is None
+    assert found(odd.find(ask(RICE))) == ("exact", "rice")
+    odd.save(ask(POETRY), GOOD, "river")
+    assert found(odd.find(ask(RICE_TOO))) == ("semantic", "river")
+
+
+def test_an_embedder_may_be_told_to_give_longer_vectors(make: Make, tmp_path: Path) -> None:
+    """Vectors of another length under the same name harm neither old entries nor new ones."""
+    make(path=tmp_path / "cache.db", embedder=OddEmbedder(lambda text: [1.0, 0.0])).save(ask(RICE), GOOD, "rice")
+    longer = make(path=tmp_path / "cache.db", embedder=OddEmbedder(lambda text: [1.0, 0.0, 0.0]), guards=())
+
+    assert longer.find(ask(RICE_TOO)) is None
+    longer.save(ask(POETRY), GOOD, "river")
+    assert found(longer.find(ask(RICE_TOO))) == ("semantic", "river")
+    reopened = make(path=tmp_path / "cache.db", embedder=OddEmbedder(lambda text: [1.0, 0.0]), guards=())
+    assert found(reopened.find(ask(RICE_TOO))) == ("semantic", "rice")
+
+
+@pytest.mark.parametrize("numbers", [[0.0, 0.0], [np.nan, 1.0], [np.inf, 0.0], []])
+def test_a_vector_without_direction_leaves_the_exact_tier(numbers: list[float], make: Make) -> None:
+    """Zeros and NaN from an embedder are no failure: the very same request hits, other words miss."""
+    cache = make(embedder=OddEmbedder(lambda text: numbers), guards=())
+    cache.save(ask(RICE), GOOD, "rice")
+
+    assert (found(cache.find(ask(RICE))), cache.find(ask(RICE_TOO))) == (("exact", "rice"), None)
+    assert cache.stats().errors == 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ("?", "!"),
+        ("\U0001f44d", "\U0001f44e"),
+        ("How are you :)", "How are you :("),
+        ("Is a ≤ b here?", "Is a ≥ b here?"),
+        ("Rate it ★★★", "Rate it ★"),
+        ("What is 5 - 3?", "What is 5 + 3?"),
+        ("东京的天气怎么样", "大阪的天气怎么样"),
+        ("Сколько стоит хлеб", "Сколько стоит снег"),
+    ],
+)
+def test_signs_and_other_scripts_are_told_apart(stored: str, asked: str, make: Make) -> None:
+    """Questions that differ in a sign, a face or a word of another alphabet are different questions."""
+    cache = make()
+    cache.save(ask(stored), GOOD, stored)
+
+    assert cache.find(ask(asked)) is None
+
+
+def broken(text: str) -> list[float]:
+    """Fail as a remote embedder does."""
+    raise ConnectionError(f"cannot embed {text}")
+
+
+def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Inside `failsafe` the failure is counted and logged without a word of what was asked; outside it is raised."""
+    cache = make(embedder=OddEmbedder(broken))
+    with pytest.raises(ConnectionError):
+        cache.find(ask(RICE))
+    with caplog.at_level(logging.INFO), cache.failsafe("lookup"):
+        cache.find(ask(RICE))
+
+    assert cache.stats().errors == 1
+    assert "lookup failed (ConnectionError)" in caplog.text
+    assert "rice" not in caplog.text
+
+
+def test_exact_hits_need_no_embedder(make: Make, tmp_path: Path) -> None:
+    """While the embedder is down, what was stored before is still found by the same words."""
+    make(path=tmp_path / "cache.db").save(ask(RICE), GOOD, "rice")
+
+    assert found(make(path=tmp_path / "cache.db", embedder=OddEmbedder(broken)).find(ask(RICE))) == ("exact", "rice")
+
+
+def test_a_closed_cache_fails_safely(make: Make) -> None:
+    """After `close`, lookups and stores inside `failsafe` are counted as errors, and the stats can still be read."""
+    cache = make()
+    cache.save(ask(RICE), GOOD, "rice")
+    cache.close()
+    with cache.failsafe("lookup"):
+        cache.find(ask(RICE))
+    with cache.failsafe("update"):
+        cache.save(ask(POETRY), GOOD, "river")
+    stats = cache.stats()
+
+    assert (stats.entries, stats.stored, stats.hits) == (None, 1, 0)
+    assert stats.errors >= 2
+
+
+def test_failsafe_lets_a_stop_through(make: Make) -> None:
+    """Only failures are held back: an interrupt of the program is not."""
+    cache = make()
+    with pytest.raises(KeyboardInterrupt), cache.failsafe("lookup"):
+        raise KeyboardInterrupt
+
+    assert cache.stats().errors == 0
+
+
+def test_a_hit_is_served_from_a_file_that_cannot_be_written(make: Make, clock: Clock, tmp_path: Path) -> None:
+    """If the use cannot be noted, the answer in hand is served all the same, and the failure is counted."""
+    cache, other = make(path=tmp_path / "cache.db"), make(path=tmp_path / "cache.db")
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now += 100.0
+    holder = run_holder(tmp_path / "cache.db")
+    hit = cache.find(ask(RICE))
+    with other.failsafe("update"):
+        other.save(ask(POETRY), GOOD, "river")
+    holder.kill()
+    holder.communicate()
+
+    assert found(hit) == ("exact", "rice")
+    assert (cache.stats().errors, other.stats().errors) == (1, 1)
+
+
+def run_holder(path: Path) -> "subprocess.Popen[str]":
+    """Start a process that holds the write lock of *path* until it is killed."""
+    code = (
+        "import sqlite3, sys, time; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('BEGIN IMMEDIATE'); print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 0}, r"such as 0\.95; got 0"),
+        ({"threshold": 1.01}, r"such as 0\.95; got 1\.01"),
+        ({"threshold": float("nan")}, "such as"),
+        ({"threshold": 95}, "such as"),
+        ({"ttl": 0}, "or None for ever; got 0"),
+        ({"ttl": -1.5}, r"or None for ever; got -1\.5"),
+        ({"ttl": float("nan")}, "or None"),
+        ({"max_entries": 0}, "at least 1; got 0"),
+        ({"max_words": -1}, r"at least 0 \(exact hits only\); got -1"),
+        ({"path": "/nowhere/at/all/cache.db"}, "make it first or give another path"),
+    ],
+)
+def test_a_wrong_argument_is_refused(options: dict[str, Any], message: str) -> None:
+    """Each is a ValueError that tells what was given and what would be right."""
+    with pytest.raises(ValueError, match=message):
+        SemanticCache(**options)
+
+
+def test_threads_may_share_a_cache(make: Make) -> None:
+    """Eight threads that look up and store at once lose no entry, fail at nothing and are all counted."""
+    cache = make(ttl=None)
+    together = threading.Barrier(8)
+
+    def work(thread: int) -> list[bool]:
+        together.wait()
+        hits = []
+        for n in range(50):
+            question = ask(f"What is item {n} of list {thread % 4}?")
+            if cache.find(question) is None:
+                cache.save(question, GOOD, f"{thread % 4}-{n}")
+            hits.append(found(cache.find(question)) == ("exact", f"{thread % 4}-{n}"))
+        return hits
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(work, range(8)))
+
+    assert all(all(hits) for hits in results)
+    stats = cache.stats()
+    assert (stats.hits + stats.misses, stats.entries, stats.errors) == (800, 200, 0)
+
+
+HELPERS = """
+import os, sys
+from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.types import Answer, Message, Question
+
+def ask(text):
+    return Question(messages=(Message(role="system", text="Be brief."), Message(role="human", text=text)), model="small")
+
+def save(cache, text):
+    assert cache.save(ask(text), Answer(text="x"), text), text
+"""
+
+OTHER_PROCESS = (
+    HELPERS
+    + """
+cache = SemanticCache(path=sys.argv[1])
+assert cache.find(ask("What river is the longest")).payload == "river"
+save(cache, "How do I cook rice?")
+"""
+)
+
+
+def test_two_processes_share_a_file(make: Make, tmp_path: Path) -> None:
+    """A running cache finds by meaning what another process stored, and the other way round."""
+    cache = make(path=tmp_path / "cache.db", ttl=None)
+    cache.save(ask(POETRY), GOOD, "river")
+    assert cache.find(ask(RICE_TOO)) is None
+    result = run_python(OTHER_PROCESS, tmp_path / "cache.db")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert found(cache.find(ask(RICE_TOO))) == ("semantic", RICE)
+
+
+FORKER = (
+    HELPERS
+    + """
+# Without an embedder: it starts threads, and later Pythons warn of any fork beside a thread.
+cache, memory = (SemanticCache(path=path, max_words=0, ttl=None) for path in (sys.argv[1], None))
+save(cache, "before")
+save(memory, "before")
+# As another thread of the parent may leave them for the child.
+locked = [cache._lock, cache._index._lock, memory._lock]
+(go, gone), children = os.pipe(), []
+for lock in locked:
+    lock.acquire()
+for n in range(3):
+    pid = os.fork()
+    if not pid:
+        os.close(gone)
+        (cache.stats, memory.clear, memory.stats)[n]()
+        save(cache, f"child {n}")
+        save(memory, f"child {n}")
+        assert memory.find(ask(f"child {n}"))
+        assert cache.stats().errors == memory.stats().errors == 0
+        os.read(go, 1)
+        save(cache, f"orphan {n}")
+        os._exit(0)
+    children.append(pid)
+for lock in locked:
+    lock.release()
+save(cache, "after")
+cache.close()  # the parent's end must not take the file away from its children
+os.close(gone)
+assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 3
+assert memory.find(ask("before")) and not memory.find(ask("child 0"))
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_cache_survives_a_fork(make: Make, tmp_path: Path) -> None:
+    """Parent and children go on with the same file, whatever locks were held, and lose nothing that they stored."""
+    result = run_python(FORKER, tmp_path / "cache.db")
+    cache = make(path=tmp_path / "cache.db")
+    stored = ["before", "after", *(f"{who} {n}" for who in ("child", "orphan") for n in range(3))]
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [text for text in stored if cache.find_exact(ask(text)) is None] == []
+    assert cache.stats().entries == len(stored)
+
+
+WRITER = (
+    HELPERS
+    + """
+cache, n = SemanticCache(path=sys.argv[1], ttl=None), 0
+while True:
+    save(cache, f"What is item {n}?")
+    print(n, flush=True)
+    n += 1
+"""
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no SIGKILL")
+def test_what_was_stored_survives_a_kill(make: Make, tmp_path: Path) -> None:
+    """A writer that is killed amid its writes leaves a file that opens, with every entry that it had reported."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "cache.db")], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout
+    reported = [writer.stdout.readline() for _ in range(200)]
+    writer.send_signal(signal.SIGKILL)
+    reported += writer.communicate(timeout=60)[0].splitlines(keepends=True)
+    numbers = [int(line) for line in reported if line.endswith("\n")]
+    cache = make(path=tmp_path / "cache.db")
+
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) >= 200
+    assert [n for n in numbers if cache.find_exact(ask(f"What is item {n}?")) is None] == []
+    assert found(cache.find(ask("what's item 7?"))) == ("semantic", "What is item 7?")
+    assert list(tmp_path.glob("*.aside")) == []

@@ -1,0 +1,357 @@
+"""The store of the cache: what a file keeps, for whom, and what happens to a file that is no use."""
+
+import logging
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llm_costopt.cache.sqlite import VERSION, SQLiteStore
+
+
+def put(store: SQLiteStore, exact: str, **fields: Any) -> int:
+    """Store an entry of which only some fields matter."""
+    defaults: dict[str, Any] = {"scope": "s", "text": "t", "payload": "p", "stored_at": 1.0, "expires_at": None}
+    return store.put(exact=exact, **defaults | fields)
+
+
+def run_python(code: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run *code* in a process of its own."""
+    command = [sys.executable, "-c", code, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Name a file that is not there yet."""
+    return tmp_path / "cache.db"
+
+
+@pytest.fixture(params=["memory", "file"])
+def store(request: pytest.FixtureRequest, file: Path) -> Iterator[SQLiteStore]:
+    """Make an empty store of each kind."""
+    made = SQLiteStore(None if request.param == "memory" else file)
+    yield made
+    made.close()
+
+
+def test_an_entry_comes_back_as_it_was(store: SQLiteStore) -> None:
+    """All fields survive, text of any kind included, by the digest and by the id."""
+    text = "Grüße, 你好 \x00 '; DROP TABLE entries"
+    number = put(store, "a", scope="s1", text=text, payload='{"x": 1}', stored_at=5.5, expires_at=9.25)
+    entry = store.get("a")
+
+    assert entry == store.by_id(number)
+    assert entry is not None
+    assert (entry.id, entry.scope, entry.text, entry.payload) == (number, "s1", text, '{"x": 1}')
+    assert (entry.stored_at, entry.expires_at, entry.used_at) == (5.5, 9.25, 5.5)
+    assert store.get("b") is None
+    assert store.by_id(number + 1) is None
+
+
+def test_put_replaces(store: SQLiteStore) -> None:
+    """The same request stored again is one entry, with the new answer, age and vector, and the id stays."""
+    first = put(store, "a", payload="old", stored_at=1.0, expires_at=2.0)
+    vector = np.asarray([0.6, 0.8], dtype=np.float32)
+    second = put(store, "a", payload="new", stored_at=3.0, expires_at=None, vector=vector, embedder="e")
+    entry = store.get("a")
+
+    assert first == second
+    assert len(store) == 1
+    assert entry is not None
+    assert (entry.payload, entry.stored_at, entry.expires_at, entry.used_at) == ("new", 3.0, None, 3.0)
+    assert [(n, list(v)) for n, _, v in store.vectors("e", 0)] == [(first, list(vector))]
+
+
+def test_vectors_are_listed_by_embedder_and_id(store: SQLiteStore) -> None:
+    """Only vectors of the named embedder with ids above the given one come, in order."""
+    vector = np.ones(3, dtype=np.float32)
+    put(store, "none")
+    mine = [put(store, exact, scope=exact, vector=vector, embedder="mine") for exact in "abc"]
+    put(store, "other", vector=vector, embedder="other")
+
+    assert [(n, scope) for n, scope, _ in store.vectors("mine", mine[0])] == [(mine[1], "b"), (mine[2], "c")]
+
+
+def test_touch_and_delete(store: SQLiteStore) -> None:
+    """A use is noted, a deleted entry is gone."""
+    one, two = put(store, "a"), put(store, "b")
+    store.touch(one, 7.0)
+    store.delete(two)
+
+    assert [e.used_at for e in (store.get("a"),) if e] == [7.0]
+    assert store.get("b") is None
+
+
+def test_shrinking_takes_the_expired_first_then_the_least_used(store: SQLiteStore) -> None:
+    """What has expired goes even if it was just used, then what was used longest ago, and the ids are told."""
+    ids = {name: put(store, name, stored_at=float(n)) for n, name in enumerate("abcd")}
+    late = put(store, "late", stored_at=50.0, expires_at=60.0)
+    store.touch(ids["a"], 99.0)
+    gone = store.shrink(2, now=60.0)
+
+    assert gone == [late, ids["b"], ids["c"]]
+    assert [name for name in "abcd" if store.get(name)] == ["a", "d"]
+    assert store.shrink(2, now=60.0) == []
+
+
+def test_clear_takes_its_own_namespace_only(file: Path) -> None:
+    """Another namespace in the same file keeps its entries, and each counts its own."""
+    ours, theirs = SQLiteStore(file, namespace="ours"), SQLiteStore(file, namespace="theirs")
+    put(ours, "a")
+    put(ours, "b")
+    put(theirs, "c")
+
+    assert (ours.count(), theirs.count(), len(ours)) == (2, 1, 3)
+    ours.clear()
+    assert (ours.count(), theirs.count(), len(ours)) == (0, 1, 1)
+    assert ours.get("a") is None
+    assert theirs.get("c") is not None
+    ours.close()
+    theirs.close()
+
+
+def test_an_id_is_never_used_again(store: SQLiteStore) -> None:
+    """After a clear and after a delete, ids go on rising, since others may still hold the old ones."""
+    before = [put(store, exact) for exact in "abc"]
+    store.clear()
+    again = put(store, "a")
+    store.delete(again)
+
+    assert min(again, put(store, "b")) > max(before)
+    assert put(store, "c") > again
+
+
+def test_a_file_keeps_entries(file: Path) -> None:
+    """What was stored is there for the next process, without the first having closed anything."""
+    code = (
+        "import sys; from llm_costopt.cache.sqlite import SQLiteStore\n"
+        "SQLiteStore(sys.argv[1]).put(exact='a', scope='s', text='t', payload='p', stored_at=0, expires_at=None)\n"
+        "import os; os._exit(0)"
+    )
+    assert run_python(code, file).returncode == 0
+    store = SQLiteStore(file)
+    entry = store.get("a")
+
+    assert entry is not None
+    assert entry.payload == "p"
+    store.close()
+
+
+def test_two_connections_see_each_other(file: Path) -> None:
+    """Each notices once that the other wrote, and never counts what it wrote itself."""
+    one, two = SQLiteStore(file), SQLiteStore(file)
+
+    assert (one.changed(), two.changed()) == (True, True)  # at first, all that the file holds is news
+    assert (one.changed(), two.changed()) == (False, False)
+    put(one, "a")
+    assert (one.changed(), two.changed()) == (False, True)
+    assert two.changed() is False
+    assert two.get("a") is not None
+    one.close()
+    two.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has other permissions")
+def test_a_new_file_is_for_its_owner_alone(file: Path) -> None:
+    """The file and its companions may hold private questions: nobody else may read them, whatever the umask."""
+    before = os.umask(0)
+    try:
+        store = SQLiteStore(file)
+        put(store, "a")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+    store.close()
+
+    assert modes == {"cache.db": 0o600, "cache.db-wal": 0o600, "cache.db-shm": 0o600}
+
+
+def other_version(file: Path) -> None:
+    """Write a cache of a later release."""
+    SQLiteStore(file).close()
+    with sqlite3.connect(file) as db:
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+
+
+def other_database(file: Path) -> None:
+    """Write a database that is no cache."""
+    with sqlite3.connect(file) as db:
+        db.execute("CREATE TABLE guests (name TEXT)")
+    db.close()
+
+
+def no_database(file: Path) -> None:
+    """Write what is no database at all."""
+    file.write_bytes(b"these are holiday notes, and many of them\n" * 200)
+
+
+def damaged(file: Path) -> None:
+    """Overwrite the middle of the first page of a cache."""
+    store = SQLiteStore(file)
+    put(store, "a")
+    store.close()
+    content = bytearray(file.read_bytes())
+    content[100:4000] = b"\xff" * 3900
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [other_version, other_database, no_database, damaged])
+def test_a_file_that_is_no_use_is_set_aside(spoil: Any, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is kept byte by byte under a name that the warning tells, and a new cache works in its place."""
+    spoil(file)
+    content = file.read_bytes()
+    with caplog.at_level(logging.WARNING):
+        store = SQLiteStore(file)
+    put(store, "a")
+    (aside,) = file.parent.glob("*.aside")
+
+    assert aside.read_bytes() == content
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert aside.name in caplog.text
+    assert len(store) == 1
+    store.close()
+    reopened = SQLiteStore(file)
+    assert len(reopened) == 1
+    reopened.close()
+
+
+def test_an_empty_file_is_a_new_cache(file: Path) -> None:
+    """What `mktemp` makes may be given as the path."""
+    file.touch()
+    store = SQLiteStore(file)
+    put(store, "a")
+
+    assert len(store) == 1
+    assert list(file.parent.glob("*.aside")) == []
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("missing/cache.db", "no folder"), ("", "is a folder"), ("x" * 300, "cannot open the cache")],
+)
+def test_a_path_that_cannot_be_opened_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    """A missing folder, a folder and an impossible name are each a ValueError that names the path."""
+    with pytest.raises(ValueError, match=message) as caught:
+        SQLiteStore(tmp_path / name)
+
+    assert (Path(name).name or tmp_path.name) in str(caught.value)
+
+
+def writing(holder: sqlite3.Connection) -> None:
+    """Hold a file as a program does that wants it for itself."""
+    holder.execute("PRAGMA locking_mode = EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+
+
+def reading(holder: sqlite3.Connection) -> None:
+    """Hold a file as a long report does, with the journal of an older program."""
+    holder.execute("PRAGMA journal_mode = DELETE")
+    holder.execute("BEGIN")
+    holder.execute("SELECT * FROM entries").fetchall()
+
+
+@pytest.mark.parametrize("hold", [writing, reading])
+def test_a_locked_file_is_refused_and_left_alone(hold: Callable[[sqlite3.Connection], None], file: Path) -> None:
+    """A file that another program holds is sound: it is not set aside, and the error says what is the matter."""
+    SQLiteStore(file).close()
+    holder = sqlite3.connect(file, isolation_level=None)
+    hold(holder)
+    with pytest.raises(ValueError, match="locked"):
+        SQLiteStore(file)
+    holder.close()
+
+    assert list(file.parent.glob("*.aside")) == []
+    SQLiteStore(file).close()
+
+
+def test_a_closed_store_says_so(store: SQLiteStore) -> None:
+    """Use after closing is an error that names the way out, and closing twice is none."""
+    store.close()
+    store.close()
+
+    with pytest.raises(ValueError, match="make another one"):
+        store.get("a")
+
+
+STARTERS = """
+import os, sys, tempfile
+from llm_costopt.cache.sqlite import SQLiteStore
+
+for _ in range(20):
+    folder = tempfile.mkdtemp(dir=sys.argv[1])
+    path, (go, gone) = os.path.join(folder, "cache.db"), os.pipe()
+    children = []
+    for n in range(6):
+        pid = os.fork()
+        if not pid:
+            os.close(gone)
+            os.read(go, 1)  # until the parent closes its end: all start at once
+            SQLiteStore(path).put(exact=str(n), scope="s", text="t", payload="p", stored_at=0, expires_at=None)
+            os._exit(0)
+        children.append(pid)
+    os.close(gone)
+    os.close(go)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 6
+    assert len(SQLiteStore(path)) == 6
+    assert not [name for name in os.listdir(folder) if "aside" in name]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_may_start_on_a_new_file_at_once(tmp_path: Path) -> None:
+    """Six workers that open the same new file at the same moment share it: none fails, none sets it aside."""
+    result = run_python(STARTERS, tmp_path)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+FORKER = """
+import os, sys
+from llm_costopt.cache.sqlite import SQLiteStore
+
+def put(exact):
+    store.put(exact=exact, scope="s", text="t", payload="p", stored_at=0, expires_at=None)
+
+store, memory = SQLiteStore(sys.argv[1]), SQLiteStore()
+put("before")
+assert store.changed() and not store.changed()
+(go, gone), children = os.pipe(), []
+for n in range(4):
+    pid = os.fork()
+    if not pid:
+        os.close(gone)
+        put(f"child {n}")
+        os.read(go, 1)
+        put(f"orphan {n}")
+        os._exit(0)
+    children.append(pid)
+put("after")
+assert store.changed()
+store.close()  # the parent's end must not take the file away from its children
+os.close(gone)
+assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+assert len(memory) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_store_survives_a_fork(file: Path) -> None:
+    """What parent and children store after a fork is all there, even what a child stores once the parent closed."""
+    result = run_python(FORKER, file)
+    store = SQLiteStore(file)
+    names = {"before", "after", *(f"{who} {n}" for n in range(4) for who in ("child", "orphan"))}
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {name for name in names if store.get(name)} == names
+    assert len(store) == 10
+    store.close()

@@ -1,0 +1,1333 @@
+import asyncio
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypedDict
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain.agents import create_agent
+from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManagerForLLMRun,
+    UsageMetadataCallbackHandler,
+)
+from langchain_core.globals import set_llm_cache
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.language_models.model_profile import ModelProfile
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    ToolCall,
+    ToolMessage,
+    message_chunk_to_message,
+)
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField, Runnable, RunnableBinding, RunnableConfig, RunnableLambda
+from langchain_core.tools import tool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from openai import LengthFinishReasonError
+from openai.types.chat import ChatCompletion
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+
+from langchain_costopt import RouterChatModel
+from llm_costopt.router.complexity import Level
+from llm_costopt.types import Answer, Question
+
+SOON = 10.0
+"""Seconds after which a test that waits gives up; nothing here takes as long."""
+
+SIMPLE = "What is the capital of France?"
+MEDIUM = "Suggest a name for my bakery"
+COMPLEX = "Analyze the risks of opening a bakery"
+
+SURE = "The Crusty Corner is a friendly name."
+UNSURE = "I am not sure, perhaps The Crumb."
+BEST = "Call it The Golden Loaf, people will remember."
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a tier was asked."""
+
+    messages: list[BaseMessage]
+    stop: list[str] | None
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Breaking:
+    """A reply that ends in an error: streamed, all but the last of its chunks come before it."""
+
+    message: AIMessage
+    error: Exception
+
+
+class Scripted(BaseChatModel):
+    """Says what it is told to, the last reply again and again, and remembers what it was asked."""
+
+    model_name: str
+    replies: list[Any]
+    seen: list[Seen] = Field(default_factory=list)
+    wait: Callable[[], Awaitable[object]] | None = None
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model_name": self.model_name}
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self._next(messages, stop, kwargs)
+        if isinstance(reply, Breaking):
+            raise reply.error
+        message = reply.model_copy(
+            update={
+                "response_metadata": {
+                    "model_name": self.model_name,
+                    "finish_reason": "stop",
+                    **reply.response_metadata,
+                },
+                "usage_metadata": usage(reply),
+            }
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self.wait is not None:
+            await self.wait()
+        return self._generate(messages, stop, **kwargs)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        reply = self._next(messages, stop, kwargs)
+        message = reply.message if isinstance(reply, Breaking) else reply
+        *first, last = chunks_of(message)
+        for chunk in first:
+            yield ChatGenerationChunk(message=chunk)
+        if isinstance(reply, Breaking):
+            raise reply.error
+        last.usage_metadata = usage(message)
+        last.response_metadata = {"model_name": self.model_name, "finish_reason": "stop", **message.response_metadata}
+        yield ChatGenerationChunk(message=last)
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        names = [convert_to_openai_tool(t)["function"]["name"] for t in tools]
+        chosen = {} if tool_choice is None else {"tool_choice": tool_choice}
+        return self.bind(tools=[{self.model_name: name} for name in names], **chosen, **kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+    def _next(self, messages: list[BaseMessage], stop: list[str] | None, options: dict[str, Any]) -> Any:
+        with self._lock:
+            reply = self.replies[min(len(self.seen), len(self.replies) - 1)]
+            self.seen.append(Seen(messages, stop, options))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def usage(message: AIMessage) -> Any:
+    """Count what *message* would cost: ten tokens in, and one out for each word."""
+    words = len(str(message.text).split())
+    return {"input_tokens": 10, "output_tokens": words, "total_tokens": 10 + words}
+
+
+def chunks_of(message: AIMessage) -> list[AIMessageChunk]:
+    """Cut *message* as providers do: word by word, and the arguments of tool calls in the middle."""
+    chunks = [AIMessageChunk(content=word) for word in re.findall(r"\S+\s*|\s+", str(message.text)) or [""]]
+    for index, call in enumerate(message.tool_calls):
+        args = json.dumps(call["args"])
+        half = len(args) // 2
+        pieces = [(call["name"], args[:half], call["id"]), (None, args[half:], None)]
+        chunks += [
+            AIMessageChunk(content="", tool_call_chunks=[tool_call_chunk(name=name, args=part, id=id_, index=index)])
+            for name, part, id_ in pieces
+        ]
+    return chunks
+
+
+def scripted(name: str, *replies: Any) -> Scripted:
+    """Make a tier."""
+    return Scripted(
+        model_name=name,
+        replies=[AIMessage(reply) if isinstance(reply, str) else reply for reply in replies],
+    )
+
+
+def cheap(*replies: Any) -> Scripted:
+    """Make the cheap tier."""
+    return scripted("cheap", *replies)
+
+
+def strong(*replies: Any) -> Scripted:
+    """Make the strong tier."""
+    return scripted("strong", *(replies or (BEST,)))
+
+
+def calling(name: str, args: dict[str, Any], id_: str = "call_1") -> AIMessage:
+    """Make a reply that calls a tool."""
+    return AIMessage("", tool_calls=[ToolCall(name=name, args=args, id=id_)])
+
+
+def mark(message: Any) -> dict[str, Any]:
+    """Read the router's decision."""
+    decision = message.response_metadata["llm_costopt"]
+    assert json.loads(json.dumps(decision)) == decision
+    return dict(decision)
+
+
+def attempts(message: Any) -> list[tuple[str, str]]:
+    """List tier and result of each attempt."""
+    return [(a["tier"], a["result"]) for a in mark(message)["attempts"]]
+
+
+def whole(chunks: Sequence[AIMessageChunk]) -> AIMessageChunk:
+    """Add up a stream."""
+    first, *rest = chunks
+    for chunk in rest:
+        first += chunk
+    return first
+
+
+async def listed(items: AsyncIterator[Any]) -> list[Any]:
+    """Read a stream to its end."""
+    return [item async for item in items]
+
+
+def invoke(runnable: Runnable[Any, Any], asked: Any, config: RunnableConfig | None = None) -> Any:
+    """Call, blocking."""
+    return runnable.invoke(asked, config)
+
+
+def ainvoke(runnable: Runnable[Any, Any], asked: Any, config: RunnableConfig | None = None) -> Any:
+    """Call on an event loop."""
+    return asyncio.run(runnable.ainvoke(asked, config))
+
+
+def batch(runnable: Runnable[Any, Any], asked: Any, config: RunnableConfig | None = None) -> Any:
+    """Call in a batch of one."""
+    return runnable.batch([asked], config)[0]
+
+
+def abatch(runnable: Runnable[Any, Any], asked: Any, config: RunnableConfig | None = None) -> Any:
+    """Call in a batch of one on an event loop."""
+    return asyncio.run(runnable.abatch([asked], config))[0]
+
+
+def stream(runnable: Runnable[Any, Any], asked: Any, config: RunnableConfig | None = None) -> Any:
+    """Stream and add up."""
+    return whole(list(runnable.stream(asked, config)))
+
+
+def astream(runnable: Runnable[Any, Any], asked: Any, config: RunnableConfig | None = None) -> Any:
+    """Stream on an event loop and add up."""
+    return whole(asyncio.run(listed(runnable.astream(asked, config))))
+
+
+every_way = pytest.mark.parametrize("call", [invoke, ainvoke, batch, abatch, stream, astream])
+each_colour = pytest.mark.parametrize("call", [invoke, ainvoke])
+both_streams = pytest.mark.parametrize(
+    "chunks",
+    [lambda r, x: list(r.stream(x)), lambda r, x: asyncio.run(listed(r.astream(x)))],
+    ids=["stream", "astream"],
+)
+
+
+@dataclass
+class Run:
+    """What a handler was told of a run."""
+
+    kind: str
+    name: str | None
+    parent: UUID | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    ended: str | None = None
+    tokens: list[str] = field(default_factory=list)
+
+
+class Tracer(BaseCallbackHandler):
+    """Remembers all runs, in the order of their starts."""
+
+    def __init__(self) -> None:
+        self.runs: dict[UUID, Run] = {}
+
+    def on_chain_start(self, serialized: Any, inputs: Any, **told: Any) -> None:
+        self._start("chain", told)
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **told: Any) -> None:
+        self._start("llm", told)
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **told: Any) -> None:
+        self.runs[run_id].tokens.append(token)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **told: Any) -> None:
+        self.runs[run_id].ended = "ok"
+
+    def on_llm_end(self, response: Any, *, run_id: UUID, **told: Any) -> None:
+        self.runs[run_id].ended = "ok"
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
+        self.runs[run_id].ended = type(error).__name__
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **told: Any) -> None:
+        self.runs[run_id].ended = type(error).__name__
+
+    def _start(self, kind: str, told: dict[str, Any]) -> None:
+        metadata = told.get("metadata") or {}
+        name = metadata.get("ls_model_name") if kind == "llm" else told.get("name")
+        self.runs[told["run_id"]] = Run(kind, name, told.get("parent_run_id"), list(told.get("tags") or ()), metadata)
+
+    def tree(self) -> list[tuple[str, str | None, str | None]]:
+        """List kind and name of each run, and the name of its parent."""
+        return [(r.kind, r.name, self.runs[r.parent].name if r.parent else None) for r in self.runs.values()]
+
+    def only(self, kind: str) -> Run:
+        """Find the one run of *kind*."""
+        (run,) = [r for r in self.runs.values() if r.kind == kind]
+        return run
+
+
+@pytest.fixture(autouse=True)
+def _no_handler_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """LangChain logs and swallows what a handler raises; no test passes with such a failure."""
+    yield
+
+    assert not [record for record in caplog.get_records("call") if record.name == "langchain_core.callbacks.manager"]
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    people: int
+
+
+class CityDict(TypedDict):
+    """A city."""
+
+    name: str
+    people: int
+
+
+CITY_SCHEMA = {**City.model_json_schema(), "title": "City"}
+
+PARIS = {"name": "Paris", "people": 2_000_000}
+
+
+@every_way
+def test_simple_goes_to_the_cheap_model(call: Any) -> None:
+    """A simple request is answered by the cheap model alone, unchecked, however it is called."""
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong())
+    reply = call(router, SIMPLE)
+
+    assert reply.content == UNSURE
+    assert attempts(reply) == [("cheap", "accepted")]
+    assert (mark(reply)["complexity"], mark(reply)["tier"]) == ("simple", "cheap")
+    assert isinstance(reply, AIMessage)
+
+
+@every_way
+def test_complex_goes_to_the_strong_model(call: Any) -> None:
+    """A complex request never reaches the cheap model."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+    reply = call(router, COMPLEX)
+
+    assert reply.content == BEST
+    assert attempts(reply) == [("strong", "accepted")]
+    assert (mark(reply)["complexity"], mark(reply)["tier"]) == ("complex", "strong")
+
+
+@every_way
+def test_a_good_draft_is_kept(call: Any) -> None:
+    """A medium request ends with the cheap model if its answer is good enough."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+    reply = call(router, MEDIUM)
+
+    assert reply.content == SURE
+    assert attempts(reply) == [("cheap", "accepted")]
+    assert mark(reply)["attempts"][0]["confidence"] == 0.9
+    assert not mark(reply)["escalated"]
+
+
+@every_way
+def test_a_doubtful_draft_is_escalated(call: Any) -> None:
+    """A medium request whose draft is doubtful is answered by the strong model, and the draft is not seen."""
+    tier = strong()
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=tier)
+    reply = call(router, [("system", "Be kind."), ("human", MEDIUM)])
+    decision = mark(reply)
+
+    assert reply.content == BEST
+    assert attempts(reply) == [("cheap", "rejected"), ("strong", "accepted")]
+    assert (decision["escalated"], decision["fell_back"], decision["tier"]) == (True, False, "strong")
+    assert [message.content for message in tier.seen[0].messages] == ["Be kind.", MEDIUM]
+
+
+@every_way
+def test_the_record_of_every_attempt(call: Any) -> None:
+    """Each attempt says what a bill needs: model, tokens, time, and which draft it replaces."""
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong())
+    draft, kept = mark(call(router, MEDIUM))["attempts"]
+
+    assert (draft["model"], kept["model"]) == ("cheap", "strong")
+    assert draft["usage"] == usage(AIMessage(UNSURE))
+    assert kept["usage"] == usage(AIMessage(BEST))
+    assert (draft["why"], draft["error"], draft["replaces"]) == ("hedging", None, None)
+    assert draft["confidence"] < 0.7
+    assert kept["replaces"] == draft["id"]
+    assert kept["confidence"] is None
+    assert {draft["baseline"], kept["baseline"]} == {"strong"}
+    assert {draft["complexity"], kept["complexity"]} == {"medium"}
+    assert draft["latency"] >= 0
+
+
+@every_way
+def test_the_tier_keeps_its_own_word(call: Any) -> None:
+    """What the model says of its reply (its name, why it stopped, its tokens) stays on the message."""
+    reply = call(RouterChatModel(cheap=cheap(SURE), strong=strong()), MEDIUM)
+
+    assert reply.response_metadata["model_name"] == "cheap"
+    assert reply.response_metadata["finish_reason"] == "stop"
+    assert reply.usage_metadata == usage(AIMessage(SURE))
+    assert reply.id
+
+
+def test_batches_keep_their_order() -> None:
+    """Each item of a batch is routed by itself and comes back in its place, errors included."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST, ValueError("out of order")))
+    replies = router.batch([SIMPLE, COMPLEX, SIMPLE], {"max_concurrency": 1})
+    failed = router.batch([COMPLEX, SIMPLE], {"max_concurrency": 1}, return_exceptions=True)
+
+    assert [mark(reply)["tier"] for reply in replies] == ["cheap", "strong", "cheap"]
+    assert isinstance(failed[0], ValueError)
+    assert mark(failed[1])["tier"] == "cheap"
+
+
+@both_streams
+@pytest.mark.parametrize(("asked", "text"), [(SIMPLE, UNSURE), (COMPLEX, BEST)])
+def test_simple_and_complex_stream_as_their_tier_does(chunks: Any, asked: str, text: str) -> None:
+    """A reply that nobody will judge is passed on word by word."""
+    shown = chunks(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), asked)
+
+    assert [chunk.content for chunk in shown if chunk.content] == re.findall(r"\S+\s*", text)
+
+
+@both_streams
+def test_an_accepted_draft_is_shown_at_once(chunks: Any) -> None:
+    """A draft is shown when it has been judged, whole."""
+    shown = chunks(RouterChatModel(cheap=cheap(SURE), strong=strong()), MEDIUM)
+
+    assert [chunk.content for chunk in shown] == [SURE]
+
+
+@both_streams
+def test_a_rejected_draft_is_never_shown(chunks: Any) -> None:
+    """After an escalation only the strong model's words are seen, and they stream."""
+    shown = chunks(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM)
+
+    assert [chunk.content for chunk in shown if chunk.content] == re.findall(r"\S+\s*", BEST)
+
+
+@both_streams
+@pytest.mark.parametrize("asked", [SIMPLE, MEDIUM, COMPLEX])
+@pytest.mark.parametrize("draft", [SURE, UNSURE])
+def test_a_stream_tells_its_decision_once(chunks: Any, asked: str, draft: str) -> None:
+    """The last chunk of a stream, and no other, carries the decision: added up, two would be garbled."""
+    shown = chunks(RouterChatModel(cheap=cheap(draft), strong=strong()), asked)
+
+    assert ["llm_costopt" in chunk.response_metadata for chunk in shown] == [*[False] * (len(shown) - 1), True]
+    assert shown[-1].chunk_position == "last"
+    assert mark(whole(shown)) == mark(shown[-1])
+
+
+TEXTS = st.one_of(st.sampled_from([SURE, UNSURE, ""]), st.text(max_size=30))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+CALLS = st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=2), max_size=2)
+REPLIES = st.builds(
+    lambda text, calls: AIMessage(
+        text, tool_calls=[ToolCall(name=f"tool_{n}", args=args, id=f"call_{n}") for n, args in enumerate(calls)]
+    ),
+    TEXTS,
+    CALLS,
+)
+
+
+@settings(deadline=None)
+@given(asked=st.sampled_from([SIMPLE, MEDIUM, COMPLEX]), draft=REPLIES, best=REPLIES)
+def test_a_stream_adds_up_to_what_invoke_returns(asked: str, draft: AIMessage, best: AIMessage) -> None:
+    """Whatever the tiers say, text, tool calls, tokens and decision are the same, streamed or not, async or not."""
+    router = RouterChatModel(cheap=cheap(draft), strong=strong(best))
+    expected = router.invoke(asked)
+    for streamed in (stream(router, asked), astream(router, asked)):
+        message = message_chunk_to_message(streamed)
+
+        assert isinstance(message, AIMessage)
+        assert message.text == expected.text
+        assert message.tool_calls == expected.tool_calls
+        assert message.usage_metadata == expected.usage_metadata
+        assert attempts(message) == attempts(expected)
+
+
+def test_a_stream_that_is_left_early() -> None:
+    """A reader who has seen enough ends the run without an error."""
+    tracer = Tracer()
+    chunks = RouterChatModel(cheap=cheap(SURE), strong=strong()).stream(SIMPLE, {"callbacks": [tracer]})
+    first = next(chunks)
+    chunks.close()  # type: ignore[attr-defined]  # it is a generator, which the host's type does not say
+
+    assert first.content == "The "
+    assert tracer.only("chain").ended == "ok"
+
+
+@every_way
+def test_the_runs_are_a_chain_with_its_models(call: Any) -> None:
+    """A trace shows the router as a chain and each tier's call as a model below it."""
+    tracer = Tracer()
+    call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM, {"callbacks": [tracer]})
+
+    assert tracer.tree() == [
+        ("chain", "RouterChatModel", None),
+        ("llm", "cheap", "RouterChatModel"),
+        ("llm", "strong", "RouterChatModel"),
+    ]
+    assert {run.ended for run in tracer.runs.values()} == {"ok"}
+
+
+@every_way
+def test_the_attempts_are_known_by_their_runs(call: Any) -> None:
+    """The ids of the attempts are those of the tiers' runs, and the runs say what they are for."""
+    tracer = Tracer()
+    reply = call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM, {"callbacks": [tracer]})
+    models = {str(run_id): run.metadata for run_id, run in tracer.runs.items() if run.kind == "llm"}
+    draft, kept = [a["id"] for a in mark(reply)["attempts"]]
+
+    assert list(models) == [draft, kept]
+    assert models[kept]["llm_costopt_replaces"] == draft
+    assert "llm_costopt_replaces" not in models[draft]
+    assert {m["llm_costopt_baseline"] for m in models.values()} == {"strong"}
+    assert {m["llm_costopt_complexity"] for m in models.values()} == {"medium"}
+
+
+@every_way
+def test_below_a_chain(call: Any) -> None:
+    """In a chain the router's run is the chain's child."""
+    tracer = Tracer()
+    chain = ChatPromptTemplate.from_template("{question}") | RouterChatModel(cheap=cheap(SURE), strong=strong())
+    call(chain, {"question": MEDIUM}, {"callbacks": [tracer]})
+
+    assert ("chain", "RouterChatModel", "RunnableSequence") in tracer.tree()
+    assert ("llm", "cheap", "RouterChatModel") in tracer.tree()
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("asked", "tokens"),
+    [
+        (SIMPLE, {"cheap": usage(AIMessage(UNSURE))}),
+        (MEDIUM, {"cheap": usage(AIMessage(UNSURE)), "strong": usage(AIMessage(BEST))}),
+        (COMPLEX, {"strong": usage(AIMessage(BEST))}),
+    ],
+)
+def test_each_token_is_counted_once(call: Any, asked: str, tokens: dict[str, Any]) -> None:
+    """LangChain's own counter sees the tokens of both tiers, each once, under the model that was paid for."""
+    counter = UsageMetadataCallbackHandler()
+    call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), asked, {"callbacks": [counter]})
+
+    assert counter.usage_metadata == tokens
+
+
+class Ask(MessagesState):
+    """The state of a graph with one node."""
+
+
+def graph(router: RouterChatModel) -> Any:
+    """Make a LangGraph graph whose only node calls *router*, as nodes do."""
+
+    def node(state: Ask) -> dict[str, Any]:
+        return {"messages": [router.invoke(state["messages"])]}
+
+    async def anode(state: Ask) -> dict[str, Any]:
+        return {"messages": [await router.ainvoke(state["messages"])]}
+
+    builder = StateGraph(Ask)
+    builder.add_node("model", RunnableLambda(node, afunc=anode))
+    builder.add_edge(START, "model")
+    builder.add_edge("model", END)
+    return builder.compile()
+
+
+def asking(text: str) -> dict[str, Any]:
+    """Make the input of a graph."""
+    return {"messages": [HumanMessage(text)]}
+
+
+def shown_by(app: Any, text: str) -> list[str]:
+    """Stream a graph's messages, blocking, and list the texts that a user sees."""
+    return [m.text for m, _ in app.stream(asking(text), stream_mode="messages") if m.text]
+
+
+def ashown_by(app: Any, text: str) -> list[str]:
+    """Stream a graph's messages on an event loop, and list the texts that a user sees."""
+    events = asyncio.run(listed(app.astream(asking(text), stream_mode="messages")))
+    return [m.text for m, _ in events if m.text]
+
+
+@pytest.mark.parametrize("shown", [shown_by, ashown_by])
+@pytest.mark.parametrize(
+    ("asked", "draft", "texts"),
+    [
+        (SIMPLE, UNSURE, re.findall(r"\S+\s*", UNSURE)),
+        (MEDIUM, SURE, [SURE]),
+        (MEDIUM, UNSURE, re.findall(r"\S+\s*", BEST)),
+        (COMPLEX, SURE, re.findall(r"\S+\s*", BEST)),
+    ],
+    ids=["simple", "accepted", "rejected", "complex"],
+)
+def test_what_a_graph_shows(shown: Any, asked: str, draft: str, texts: list[str]) -> None:
+    """LangGraph's message stream shows each word of the answer once, and nothing of a rejected draft."""
+    app = graph(RouterChatModel(cheap=cheap(draft), strong=strong()))
+
+    assert shown(app, asked) == texts
+
+
+@each_colour
+def test_a_graph_keeps_every_answer(call: Any) -> None:
+    """Answers of two turns both stay in the state of a graph: their ids differ."""
+    app = graph(RouterChatModel(cheap=cheap(SURE), strong=strong()))
+    first = call(app, asking(MEDIUM))
+    second = call(app, {"messages": [*first["messages"], HumanMessage(MEDIUM)]})
+
+    assert [m.type for m in second["messages"]] == ["human", "ai", "human", "ai"]
+
+
+async def test_events() -> None:
+    """An event stream tells the router as a chain, its models below it, and the answer as the chain's chunks."""
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong())
+    events = [event async for event in router.astream_events(MEDIUM, version="v2")]
+    told = [(event["event"], event["name"]) for event in events]
+    shown = [
+        event["data"]["chunk"].content
+        for event in events
+        if event["event"] == "on_chain_stream" and event["name"] == "RouterChatModel"
+    ]
+
+    assert told[0] == ("on_chain_start", "RouterChatModel")
+    assert told[-1] == ("on_chain_end", "RouterChatModel")
+    assert [event for event, _ in told].count("on_chat_model_end") == 2
+    assert "".join(shown) == BEST
+
+
+async def test_events_of_a_draft_are_tagged() -> None:
+    """Events that show a model's tokens can be told apart: those of a draft have LangGraph's tag for silence."""
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong())
+    shown = [
+        event["data"]["chunk"].content
+        for event in [e async for e in router.astream_events(MEDIUM, version="v2")]
+        if event["event"] == "on_chat_model_stream" and "nostream" not in event["tags"]
+    ]
+
+    assert "".join(shown) == BEST
+
+
+def test_bind_tools_gives_a_binding() -> None:
+    """Agents look for a `RunnableBinding` of the router, which is what they get, and no tool choice unless given."""
+    bound = RouterChatModel(cheap=cheap(SURE), strong=strong()).bind_tools([add])
+
+    assert isinstance(bound, RunnableBinding)
+    assert isinstance(bound.bound, RouterChatModel)
+    assert "tool_choice" not in bound.kwargs
+
+
+@every_way
+def test_each_tier_gets_the_tools_in_its_own_form(call: Any) -> None:
+    """Tools are bound by the tier that is called, with the tool choice and other options."""
+    tiers = cheap(UNSURE), strong()
+    router = RouterChatModel(cheap=tiers[0], strong=tiers[1])
+    call(router.bind_tools([add, City], tool_choice="auto", parallel_tool_calls=False), MEDIUM)
+
+    for tier in tiers:
+        names = [{tier.model_name: "add"}, {tier.model_name: "City"}]
+        assert tier.seen[0].options == {"tools": names, "tool_choice": "auto", "parallel_tool_calls": False}
+
+
+@every_way
+def test_a_right_tool_call_is_kept(call: Any) -> None:
+    """A draft that calls a known tool rightly is the answer."""
+    draft = calling("add", {"a": 1, "b": 2})
+    reply = call(RouterChatModel(cheap=cheap(draft), strong=strong()).bind_tools([add]), MEDIUM)
+
+    assert [(c["name"], c["args"], c["id"]) for c in reply.tool_calls] == [("add", {"a": 1, "b": 2}, "call_1")]
+    assert attempts(reply) == [("cheap", "accepted")]
+
+
+@every_way
+@pytest.mark.parametrize(
+    ("draft", "why"),
+    [
+        (calling("subtract", {"a": 1, "b": 2}), "unknown tool 'subtract'"),
+        (calling("add", {"a": 1}), "bad arguments for 'add'"),
+        (calling("add", {"a": 1, "b": "two"}), "bad arguments for 'add'"),
+        (
+            AIMessage("", invalid_tool_calls=[{"name": "add", "args": "{", "id": "call_1", "error": "no JSON"}]),
+            "unparsable",
+        ),
+    ],
+    ids=["unknown", "missing", "type", "unparsable"],
+)
+def test_a_wrong_tool_call_is_escalated(call: Any, draft: AIMessage, why: str) -> None:
+    """A draft that calls what there is not, or with wrong arguments, never leaves the router, not even for a lookup."""
+    best = calling("add", {"a": 1, "b": 2}, "call_2")
+    reply = call(RouterChatModel(cheap=cheap(draft), strong=strong(best)).bind_tools([add]), SIMPLE)
+
+    assert [(c["name"], c["id"]) for c in reply.tool_calls] == [("add", "call_2")]
+    assert mark(reply)["attempts"][0]["why"] == why
+
+
+def test_tools_of_a_providers_own_form() -> None:
+    """With a tool that LangChain cannot describe no call is held to be unknown."""
+    draft = calling("web_search", {"query": "bakeries"})
+    bound = RouterChatModel(cheap=Plain(model_name="cheap", replies=[draft]), strong=strong()).bind_tools(
+        [{"type": "web_search"}]
+    )
+
+    assert attempts(bound.invoke(MEDIUM)) == [("cheap", "accepted")]
+
+
+class Plain(Scripted):
+    """Takes tools as they are."""
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        return self.bind(tools=tools, **kwargs)
+
+
+@every_way
+def test_options_reach_the_tier(call: Any) -> None:
+    """What is bound to the router, as another model name, is sent to the tier; stop words too."""
+    tier = cheap(SURE)
+    call(RouterChatModel(cheap=tier, strong=strong()).bind(temperature=0, stop=["!"]), MEDIUM)
+
+    assert (tier.seen[0].options, tier.seen[0].stop) == ({"temperature": 0}, ["!"])
+
+
+@each_colour
+@pytest.mark.parametrize("include_raw", [False, True])
+@pytest.mark.parametrize(
+    ("schema", "parsed"),
+    [(City, City(**PARIS)), (CityDict, PARIS), (CITY_SCHEMA, PARIS)],
+    ids=["pydantic", "typed-dict", "dict"],
+)
+def test_structured_output(call: Any, include_raw: bool, schema: Any, parsed: Any) -> None:
+    """A schema of each kind is parsed by the tier; with the raw message comes the router's decision."""
+    draft = calling("CityDict" if schema is CityDict else "City", PARIS)
+    router = RouterChatModel(cheap=cheap(draft), strong=strong())
+    reply = call(router.with_structured_output(schema, include_raw=include_raw), SIMPLE)
+
+    if include_raw:
+        assert (reply["parsed"], reply["parsing_error"]) == (parsed, None)
+        assert attempts(reply["raw"]) == [("cheap", "accepted")]
+        assert mark(reply["raw"])["complexity"] == "medium"
+    else:
+        assert reply == parsed
+
+
+COMPLETION = ChatCompletion(id="1", choices=[], created=0, model="cheap", object="chat.completion")
+
+UNPARSABLE = [
+    pytest.param(calling("City", {"name": "Paris"}), "unparsable", id="missing-field"),
+    pytest.param("It is Paris, of course.", "unparsable", id="no-call"),
+    pytest.param(
+        LengthFinishReasonError(completion=COMPLETION),
+        "truncated",
+        id="sdk-length",
+    ),
+]
+
+
+def _validation_error() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        City.model_validate_json('{"name": "Par')
+    return caught.value
+
+
+@each_colour
+@pytest.mark.parametrize("include_raw", [False, True])
+@pytest.mark.parametrize(
+    ("draft", "why"), [*UNPARSABLE, pytest.param(_validation_error(), "unparsable", id="sdk-parse")]
+)
+def test_a_parse_failure_is_escalated(call: Any, include_raw: bool, draft: Any, why: str) -> None:
+    """A draft that is not what the schema says is rejected, also when the SDK says so by an error of its own."""
+    router = RouterChatModel(cheap=cheap(draft), strong=strong(calling("City", PARIS)))
+    reply = call(router.with_structured_output(City, include_raw=True), MEDIUM)
+    decision = mark(reply["raw"])
+
+    assert call(router.with_structured_output(City), MEDIUM) == City(**PARIS)
+    assert reply["parsed"] == City(**PARIS)
+    assert attempts(reply["raw"]) == [("cheap", "rejected"), ("strong", "accepted")]
+    assert (decision["escalated"], decision["fell_back"]) == (True, False)
+    assert (decision["attempts"][0]["why"], decision["attempts"][0]["error"]) == (why, None)
+
+
+@each_colour
+def test_a_parse_failure_of_the_strong_model(call: Any) -> None:
+    """When no tier is left the failure is told as a bare model tells it: raised, or beside the raw message."""
+    bad = calling("City", {"name": "Paris"})
+    router = RouterChatModel(cheap=cheap(bad), strong=strong(bad))
+    reply = call(router.with_structured_output(City, include_raw=True), MEDIUM)
+    with pytest.raises(ValidationError):
+        call(router.with_structured_output(City), MEDIUM)
+
+    assert isinstance(reply["parsing_error"], ValidationError)
+    assert reply["parsed"] is None
+    assert attempts(reply["raw"]) == [("cheap", "rejected"), ("strong", "accepted")]
+
+
+def test_structured_output_counts_and_traces() -> None:
+    """The tokens of a structured answer are counted once, below the router's own run."""
+    counter, tracer = UsageMetadataCallbackHandler(), Tracer()
+    router = RouterChatModel(cheap=cheap(calling("City", PARIS)), strong=strong(), tags=["ours"])
+    router.with_structured_output(City).invoke(MEDIUM, {"callbacks": [counter, tracer]})
+
+    assert counter.usage_metadata == {"cheap": usage(AIMessage(""))}
+    assert next(iter(tracer.runs.values())).kind == "chain"
+    assert "ours" in tracer.only("llm").tags
+
+
+@each_colour
+def test_the_attempts_at_a_structure_are_known_by_their_calls(call: Any) -> None:
+    """Around a parser the attempts' ids are not those of the models' runs, so each run names its attempt."""
+    tracer = Tracer()
+    router = RouterChatModel(cheap=cheap("No."), strong=strong(calling("City", PARIS)))
+    reply = call(router.with_structured_output(City, include_raw=True), MEDIUM, {"callbacks": [tracer]})
+    models = [run.metadata for run in tracer.runs.values() if run.kind == "llm"]
+    draft, kept = [a["id"] for a in mark(reply["raw"])["attempts"]]
+
+    assert [m["llm_costopt_call"] for m in models] == [draft, kept]
+    assert models[1]["llm_costopt_replaces"] == draft
+
+
+def test_structured_output_in_a_chain() -> None:
+    """The structured router is a runnable like others: it pipes, batches and streams its one object."""
+    router = RouterChatModel(cheap=cheap(calling("City", PARIS)), strong=strong())
+    chain = ChatPromptTemplate.from_template("{q}") | router.with_structured_output(City) | (lambda city: city.name)
+
+    assert chain.batch([{"q": SIMPLE}, {"q": MEDIUM}]) == ["Paris", "Paris"]
+    assert list(chain.stream({"q": SIMPLE})) == ["Paris"]
+
+
+@every_way
+@pytest.mark.parametrize("asked", [SIMPLE, MEDIUM])
+def test_an_error_of_the_cheap_model_falls_back(call: Any, asked: str) -> None:
+    """If the cheap model fails the strong one answers, which is told apart from an escalation."""
+    router = RouterChatModel(cheap=cheap(ConnectionError("no network")), strong=strong())
+    reply = call(router, asked)
+    failed = mark(reply)["attempts"][0]
+
+    assert reply.content == BEST
+    assert attempts(reply) == [("cheap", "failed"), ("strong", "accepted")]
+    assert (mark(reply)["fell_back"], mark(reply)["escalated"]) == (True, False)
+    assert (failed["error"], failed["usage"], failed["model"]) == ("ConnectionError", None, "cheap")
+    assert mark(reply)["attempts"][1]["replaces"] is None
+
+
+@every_way
+@pytest.mark.parametrize("asked", [SIMPLE, MEDIUM, COMPLEX])
+def test_an_error_of_the_strong_model_reaches_the_user(call: Any, asked: str) -> None:
+    """When no tier is left the error is raised as it is, and the runs end with it."""
+    tracer, problem = Tracer(), PermissionError("no such key")
+    router = RouterChatModel(cheap=cheap(ConnectionError("no network")), strong=strong(problem))
+    with pytest.raises(PermissionError) as caught:
+        call(router, asked, {"callbacks": [tracer]})
+
+    assert caught.value is problem
+    assert tracer.only("chain").ended == "PermissionError"
+
+
+@both_streams
+def test_a_stream_that_breaks_later_reaches_the_user(chunks: Any) -> None:
+    """Words that were shown cannot be taken back, so an error behind them is the user's to handle."""
+    router = RouterChatModel(cheap=cheap(Breaking(AIMessage(SURE), OSError("cut off"))), strong=strong())
+
+    with pytest.raises(OSError, match="cut off"):
+        chunks(router, SIMPLE)
+
+
+@both_streams
+def test_a_draft_that_breaks_in_the_middle_falls_back(chunks: Any) -> None:
+    """Nothing of a draft has been shown yet when it breaks."""
+    router = RouterChatModel(cheap=cheap(Breaking(AIMessage(SURE), OSError("cut off"))), strong=strong())
+    reply = whole(chunks(router, MEDIUM))
+
+    assert reply.content == BEST
+    assert attempts(reply) == [("cheap", "failed"), ("strong", "accepted")]
+
+
+@each_colour
+def test_a_reply_that_is_no_ai_message(call: Any) -> None:
+    """A model that answers in another role is passed through, without a decision that the message has no place for."""
+    other = ChatMessage(content="Bonjour", role="guide")
+    reply = call(RouterChatModel(cheap=GenericFakeChatModel(messages=iter([other])), strong=strong()), SIMPLE)
+
+    assert (reply.content, reply.type) == ("Bonjour", "chat")
+
+
+async def test_cancelling() -> None:
+    """A cancelled call is neither a failure of the tier nor a reason to ask the other one."""
+    started, tracer, tier = asyncio.Event(), Tracer(), strong()
+
+    async def wait() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    waiting = Scripted(model_name="cheap", replies=[AIMessage(SURE)], wait=wait)
+    router = RouterChatModel(cheap=waiting, strong=tier)
+    task = asyncio.create_task(router.ainvoke(MEDIUM, {"callbacks": [tracer]}))
+    await asyncio.wait_for(started.wait(), SOON)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert tier.seen == []
+    assert tracer.only("chain").ended == "CancelledError"
+
+
+async def test_many_at_once() -> None:
+    """Calls that run together do not mix up their answers or their decisions."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+    asked = [SIMPLE, MEDIUM, COMPLEX] * 10
+    replies = await asyncio.gather(*[router.ainvoke(text) for text in asked])
+
+    assert [mark(reply)["complexity"] for reply in replies] == ["simple", "medium", "complex"] * 10
+
+
+@every_way
+def test_the_threshold_can_be_configured(call: Any) -> None:
+    """`configurable_fields` changes the threshold for one call."""
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong()).configurable_fields(
+        threshold=ConfigurableField(id="threshold")
+    )
+
+    assert call(router, MEDIUM).content == BEST
+    assert call(router, MEDIUM, {"configurable": {"threshold": 0}}).content == UNSURE
+
+
+@each_colour
+def test_own_rules(call: Any) -> None:
+    """The rules that a user gives are asked instead of ours, with the whole question and the whole answer."""
+    asked: list[Any] = []
+
+    def hard(question: Question) -> tuple[Level, str]:
+        asked.append(question)
+        return "medium", "all are"
+
+    def doubt(question: Question, answer: Answer) -> tuple[float, str]:
+        asked.append(answer)
+        return 0.1, "never enough"
+
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong(), complexity=hard, confidence=doubt)
+    reply = call(router.bind_tools([add]), SIMPLE)
+    question, answer = asked
+
+    assert reply.content == BEST
+    assert mark(reply)["why"] == "all are"
+    assert (mark(reply)["attempts"][0]["confidence"], mark(reply)["attempts"][0]["why"]) == (0.1, "never enough")
+    assert [m.text for m in question.messages] == [SIMPLE]
+    assert list(question.tools) == ["add"]
+    assert (answer.text, answer.model, answer.usage.output_tokens) == (SURE, "cheap", len(SURE.split()))
+
+
+@each_colour
+def test_rules_that_raise(call: Any) -> None:
+    """A broken rule never breaks the call."""
+
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    reply = call(RouterChatModel(cheap=cheap(SURE), strong=strong(), complexity=broken, confidence=broken), SIMPLE)
+
+    assert reply.content == BEST
+    assert mark(reply)["complexity"] == "medium"
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
+def test_a_threshold_out_of_range(threshold: Any) -> None:
+    """A threshold that no score can be compared with is refused when the router is made."""
+    with pytest.raises(ValidationError, match="threshold"):
+        RouterChatModel(cheap=cheap(SURE), strong=strong(), threshold=threshold)
+
+
+@pytest.mark.parametrize("tier", ["cheap", "strong"])
+def test_a_bound_model_is_no_tier(tier: str) -> None:
+    """A model that tools were bound to is refused, and the error says what to do instead."""
+    tiers: dict[str, Any] = {"cheap": cheap(SURE), "strong": strong()}
+    tiers[tier] = tiers[tier].bind_tools([add])
+
+    with pytest.raises(ValidationError, match=f"(?s){tier}.*bind tools and schemas to the router instead"):
+        RouterChatModel(**tiers)
+
+
+def test_something_else_is_no_tier() -> None:
+    """A name is not a model."""
+    with pytest.raises(ValidationError, match="cheap"):
+        RouterChatModel(cheap="gpt-4o-mini", strong=strong())
+
+
+@each_colour
+def test_an_agent_with_tools(call: Any) -> None:
+    """`create_agent` runs its loop with a router: a checked tool call, the tool, and an answer."""
+    tier = cheap(calling("add", {"a": 1, "b": 2}), "One and two make three.")
+    agent = create_agent(RouterChatModel(cheap=tier, strong=strong()), tools=[add])
+    messages = call(agent, asking("Please sum up one and two"))["messages"]
+
+    assert [m.type for m in messages] == ["human", "ai", "tool", "ai"]
+    assert isinstance(messages[2], ToolMessage)
+    assert messages[2].content == "3"
+    assert messages[3].content == "One and two make three."
+    assert [m.type for m in tier.seen[1].messages] == ["human", "ai", "tool"]
+
+
+@each_colour
+def test_an_agent_whose_cheap_model_calls_a_wrong_tool(call: Any) -> None:
+    """An agent never sees a tool call that could not run."""
+    router = RouterChatModel(
+        cheap=cheap(calling("sum", {"x": [1, 2]}), "One and two make three."),
+        strong=strong(calling("add", {"a": 1, "b": 2})),
+    )
+    messages = call(create_agent(router, tools=[add]), asking("Please sum up one and two"))["messages"]
+
+    assert [m.type for m in messages] == ["human", "ai", "tool", "ai"]
+    assert attempts(messages[1]) == [("cheap", "rejected"), ("strong", "accepted")]
+    assert messages[2].content == "3"
+
+
+def test_an_agent_with_a_response_format() -> None:
+    """An agent gets its structured response through a router as a tool call."""
+    tier = cheap(calling("City", PARIS))
+    agent = create_agent(RouterChatModel(cheap=tier, strong=strong()), tools=[add], response_format=City)
+
+    assert invoke(agent, asking(MEDIUM))["structured_response"] == City(**PARIS)
+
+
+@pytest.mark.parametrize("shown", [shown_by, ashown_by])
+def test_what_an_agent_shows(shown: Any) -> None:
+    """The message stream of an agent shows nothing of a rejected draft."""
+    agent = create_agent(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), tools=[add])
+
+    assert "".join(shown(agent, MEDIUM)) == BEST
+
+
+def message_of(result: LLMResult) -> BaseMessage:
+    """Read the one message of a result."""
+    ((generation,),) = result.generations
+    assert isinstance(generation, ChatGeneration)
+    return generation.message
+
+
+def generate(router: RouterChatModel, asked: str, *handlers: BaseCallbackHandler) -> Any:
+    """Call by `generate`."""
+    return message_of(router.generate([[HumanMessage(asked)]], callbacks=list(handlers)))
+
+
+def agenerate(router: RouterChatModel, asked: str, *handlers: BaseCallbackHandler) -> Any:
+    """Call by `agenerate`."""
+    return message_of(asyncio.run(router.agenerate([[HumanMessage(asked)]], callbacks=list(handlers))))
+
+
+by_generate = pytest.mark.parametrize("call", [generate, agenerate])
+
+
+@by_generate
+def test_generate_is_one_run(call: Any) -> None:
+    """By `generate` the router is itself the model that runs, and its tiers are silent."""
+    tracer = Tracer()
+    reply = call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM, tracer)
+
+    assert reply.content == BEST
+    assert tracer.tree() == [("llm", "cheap|strong", None)]
+    assert tracer.only("llm").metadata["ls_provider"] == "llm_costopt"
+
+
+@by_generate
+def test_generate_inside_of_a_run(call: Any) -> None:
+    """By `generate` the tiers stay silent to the run around it too: its tokens would count twice."""
+    around, own = Tracer(), Tracer()
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong())
+    RunnableLambda(lambda asked: call(router, asked, own)).invoke(MEDIUM, {"callbacks": [around]})
+
+    assert [kind for kind, *_ in around.tree()] == ["chain"]
+    assert [kind for kind, *_ in own.tree()] == ["llm"]
+
+
+@by_generate
+def test_generate_tells_all_attempts(call: Any) -> None:
+    """By `generate` the message alone tells of the tokens of every attempt."""
+    reply = call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM)
+
+    assert [(a["model"], a["usage"]) for a in mark(reply)["attempts"]] == [
+        ("cheap", usage(AIMessage(UNSURE))),
+        ("strong", usage(AIMessage(BEST))),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+@pytest.mark.parametrize("asked", [SIMPLE, MEDIUM, COMPLEX])
+async def test_events_of_version_three(asked: str) -> None:
+    """The newest event stream, which runs the router as a model, shows the answer and never a rejected draft."""
+    router = RouterChatModel(cheap=cheap(UNSURE), strong=strong())
+    expected = (await router.ainvoke(asked)).text
+    events = await router.astream_events(asked, version="v3")
+
+    assert await events.text == expected
+    assert "".join(router.stream_events(asked, version="v3").text) == expected
+
+
+@every_way
+def test_what_is_set_on_the_instance_reaches_the_runs(call: Any) -> None:
+    """Tags, metadata and handlers of the router are those of its run and of its tiers' runs."""
+    tracer, other = Tracer(), Tracer()
+    router = RouterChatModel(
+        cheap=cheap(SURE), strong=strong(), tags=["ours"], metadata={"team": "bread"}, callbacks=[tracer]
+    )
+    call(router, MEDIUM, {"callbacks": [other], "tags": ["theirs"], "metadata": {"user": "ann"}})
+
+    assert tracer.tree() == other.tree() == [("chain", "RouterChatModel", None), ("llm", "cheap", "RouterChatModel")]
+    for run in tracer.runs.values():
+        assert {"ours", "theirs"} <= set(run.tags)
+        assert (run.metadata["team"], run.metadata["user"]) == ("bread", "ann")
+
+
+@pytest.mark.parametrize("call", [invoke, stream])
+def test_handlers_of_a_call_overrule_the_surrounding_run(call: Any) -> None:
+    """As with a bare model, handlers that are given to the call, even none, are not joined by those around it."""
+    around, given_ = Tracer(), Tracer()
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+
+    def step(asked: str) -> None:
+        call(router, asked, {"callbacks": []})
+        call(router, asked, {"callbacks": [given_]})
+
+    RunnableLambda(step).invoke(MEDIUM, {"callbacks": [around]})
+
+    assert [kind for kind, *_ in around.tree()] == ["chain"]
+    assert given_.tree() == [("chain", "RouterChatModel", None), ("llm", "cheap", "RouterChatModel")]
+
+
+@each_colour
+def test_without_a_config_the_surrounding_run_is_the_parent(call: Any) -> None:
+    """A call inside of another run is traced below it although nothing was passed on."""
+    tracer = Tracer()
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+
+    async def astep(asked: str) -> Any:
+        return await router.ainvoke(asked)
+
+    call(RunnableLambda(router.invoke, afunc=astep, name="step"), MEDIUM, {"callbacks": [tracer]})
+
+    assert ("chain", "RouterChatModel", "step") in tracer.tree()
+
+
+class Gate(BaseCallbackHandler):
+    """Lets one model call run at a time, and fails the call that waits too long for it."""
+
+    raise_error = True
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self._free = threading.Semaphore(1)
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, **told: Any) -> None:
+        assert self._free.acquire(timeout=SOON), "a call waits for itself"
+        self.passed += 1
+
+    def on_llm_end(self, response: Any, **told: Any) -> None:
+        self._free.release()
+
+
+@every_way
+def test_a_limit_of_one_call_at_a_time(call: Any) -> None:
+    """A handler that lets a single call run does not make the router wait for itself."""
+    gate = Gate()
+    reply = call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM, {"callbacks": [gate]})
+
+    assert reply.content == BEST
+    assert gate.passed == 2
+
+
+@by_generate
+def test_a_limit_of_one_call_by_generate(call: Any) -> None:
+    """By `generate` too a single slot is enough."""
+    gate = Gate()
+
+    assert call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM, gate).content == BEST
+    assert gate.passed == 1
+
+
+@pytest.fixture
+def cache() -> Iterator[InMemoryCache]:
+    """Set LangChain's own cache for all models."""
+    made = InMemoryCache()
+    set_llm_cache(made)
+    yield made
+    set_llm_cache(None)
+
+
+@pytest.mark.parametrize(("draft", "text"), [(SURE, SURE), (UNSURE, BEST)], ids=["accepted", "rejected"])
+@each_colour
+def test_with_a_cache_below(cache: InMemoryCache, call: Any, draft: str, text: str) -> None:
+    """With a cache for all models the tiers' answers are cached, and a hit is routed and told like a reply."""
+    tiers = cheap(draft), strong()
+    router = RouterChatModel(cheap=tiers[0], strong=tiers[1])
+    first, second, third = (call(router, MEDIUM) for _ in range(3))
+
+    assert first.content == second.content == third.content == text
+    assert [len(tier.seen) for tier in tiers] == [1, 0 if draft == SURE else 1]
+    assert attempts(first) == attempts(second) == attempts(third)
+    assert [a["usage"]["total_cost"] for a in mark(third)["attempts"]] == [0] * len(mark(third)["attempts"])
+
+
+@by_generate
+def test_with_a_cache_above(cache: InMemoryCache, call: Any) -> None:
+    """By `generate` the router's own answer is cached with its decision."""
+    tier = cheap(SURE)
+    router = RouterChatModel(cheap=tier, strong=strong())
+    first, second = (call(router, MEDIUM) for _ in range(2))
+
+    assert (first.content, second.content) == (SURE, SURE)
+    assert attempts(second) == [("cheap", "accepted")]
+    assert len(tier.seen) == 1
+
+
+def _medium(question: Question, why: str = "") -> tuple[Level, str]:
+    return "medium", why
+
+
+class Judge:
+    """A rule with a state."""
+
+    def score(self, question: Question, answer: Answer) -> tuple[float, str]:
+        """Trust everything."""
+        return 1.0, ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"threshold": 0.1},
+        {"complexity": _medium},
+        {"complexity": partial(_medium, why="so it is")},
+        {"complexity": lambda _: ("simple", "")},
+        {"confidence": Judge().score},
+        {"cheap": scripted("another", "Rolls and More.")},
+        {"strong": scripted("another", "Rolls and More.")},
+    ],
+    ids=["threshold", "rule", "partial", "lambda", "method", "cheap", "strong"],
+)
+def test_another_router_is_another_key(cache: InMemoryCache, other: dict[str, Any]) -> None:
+    """Whatever an answer depends on keeps two routers' cached answers apart."""
+    plain: dict[str, Any] = {"cheap": cheap(SURE), "strong": strong()}
+    same, another = RouterChatModel(**plain), RouterChatModel(**(plain | other))
+    first, second, third = [generate(router, MEDIUM) for router in (RouterChatModel(**plain), same, another)]
+
+    assert mark(first)["attempts"][0]["id"] == mark(second)["attempts"][0]["id"]
+    assert mark(first)["attempts"][0]["id"] != mark(third)["attempts"][0]["id"]
+
+
+def test_two_lambdas_are_two_rules(cache: InMemoryCache) -> None:
+    """Rules that share a name are still told apart in the cache's key."""
+    rules: list[Any] = [lambda _, level=level: (level, "") for level in ("simple", "complex")]
+    tiers: dict[str, Any] = {"cheap": cheap(SURE), "strong": strong()}
+    texts = [generate(RouterChatModel(**tiers, complexity=rule), MEDIUM).content for rule in rules]
+
+    assert texts == [SURE, BEST]
+
+
+def test_the_profile_promises_what_both_tiers_can_do() -> None:
+    """Limits are the smaller ones, abilities those of both, and structured output of one provider's kind is no promise."""
+    tiers = cheap(SURE), strong()
+    tiers[0].profile = ModelProfile(
+        max_input_tokens=8000, tool_calling=True, image_inputs=False, structured_output=True, audio_inputs=True
+    )
+    tiers[1].profile = ModelProfile(
+        max_input_tokens=128000, tool_calling=True, image_inputs=True, structured_output=True
+    )
+
+    assert RouterChatModel(cheap=tiers[0], strong=tiers[1]).profile == {
+        "max_input_tokens": 8000,
+        "tool_calling": True,
+        "image_inputs": False,
+    }
+    assert RouterChatModel(cheap=cheap(SURE), strong=strong()).profile is None
+
+
+def test_tokens_are_counted_as_the_strong_model_does() -> None:
+    """Counting tokens needs no tokenizer of the router's own."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+
+    assert router.get_num_tokens("one two three") == 3
+    assert router.get_num_tokens_from_messages([HumanMessage("one two")]) == 3  # "Human: one two"
+
+
+@every_way
+def test_a_router_as_a_tier(call: Any) -> None:
+    """A router is a chat model, so it can be the strong tier of another one; tokens are still counted once."""
+    counter = UsageMetadataCallbackHandler()
+    inner = RouterChatModel(cheap=scripted("middle", UNSURE), strong=strong())
+    reply = call(RouterChatModel(cheap=cheap(UNSURE), strong=inner), MEDIUM, {"callbacks": [counter]})
+
+    assert reply.content == BEST
+    assert attempts(reply) == [("cheap", "rejected"), ("strong", "accepted")]
+    assert counter.usage_metadata == {
+        "cheap": usage(AIMessage(UNSURE)),
+        "middle": usage(AIMessage(UNSURE)),
+        "strong": usage(AIMessage(BEST)),
+    }
