@@ -9,6 +9,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation
+from pydantic import BaseModel
 
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
@@ -40,12 +41,12 @@ _FINISH = {
 def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
     """Read back what a `BaseCache` is handed; None if nothing can tell this request from another one.
 
-    That is so of an object that only has an address, and of a class that cannot be found by its name: the next
-    one of that name, made in a function or by `create_model`, may have other fields.
+    That is so of an object that only has an address, and of a class whose name stands for several that differ, as
+    of those that `create_model` makes.
     A prompt that is not LangChain's JSON of messages is one human turn: completion models pass plain text.
     """
-    classes = [_find_class(name) for name in _CLASS.findall(llm_string)]
-    if _ADDRESS.search(llm_string) or None in classes:
+    schemas = [_schema(name) for name in _CLASS.findall(llm_string)]
+    if _ADDRESS.search(llm_string) or None in schemas:
         return None
     serialized = _serialized_messages(prompt)
     messages = (
@@ -56,7 +57,7 @@ def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
     return Question(
         messages=messages,
         # A class is only named there: one whose fields changed is another schema.
-        model=llm_string + "".join(_schema(found) for found in classes),
+        model=llm_string + "".join(s for s in schemas if s),
         with_tools=bool(_TOOLS.search(llm_string)),
         with_schema=bool(_SCHEMA.search(llm_string)),
     )
@@ -97,8 +98,10 @@ def _serialized_messages(prompt: str) -> list[dict[str, Any]] | None:
         items = json.loads(prompt)
     except ValueError:
         return None
-    known = all(isinstance(i, dict) and "lc" in i and isinstance(i.get("kwargs"), dict) for i in items)
-    return [i["kwargs"] for i in items] if items and known else None
+    if not items or not all(isinstance(i, dict) and i.keys() >= {"lc", "type", "id"} for i in items):
+        return None
+    # A message that LangChain could not serialise has no fields, but a text that names its class and address.
+    return [i["kwargs"] if isinstance(i.get("kwargs"), dict) else {"type": "unknown", "content": [i]} for i in items]
 
 
 def _message(role: str, fields: Mapping[str, Any]) -> Message:
@@ -146,10 +149,13 @@ def _finish(info: Mapping[str, Any]) -> str | None:
     return None if said is None else _FINISH.get(str(said).lower(), str(said))
 
 
-def _schema(found: Any) -> str:
-    if hasattr(found, "model_json_schema"):
-        return json.dumps(found.model_json_schema(), sort_keys=True)
-    return _THIS_PROCESS
+def _schema(name: str) -> str | None:
+    """Spell out a class that is only named; None if the name may stand for several."""
+    if (found := _find_class(name)) is None:
+        return _living_schema(name)
+    return (
+        json.dumps(found.model_json_schema(), sort_keys=True) if hasattr(found, "model_json_schema") else _THIS_PROCESS
+    )
 
 
 def _find_class(name: str) -> Any:
@@ -160,3 +166,13 @@ def _find_class(name: str) -> Any:
                 found = getattr(found, attribute, None)
             return found
     return None
+
+
+def _living_schema(name: str) -> str | None:
+    """Look among all classes that live, the caller's among them: one made in a function is in no module."""
+    schemas, classes = set(), [BaseModel]
+    while classes:
+        classes += (candidate := classes.pop()).__subclasses__()
+        if f"{candidate.__module__}.{candidate.__qualname__}" == name:
+            schemas.add(json.dumps(candidate.model_json_schema(), sort_keys=True))
+    return schemas.pop() if len(schemas) == 1 else None

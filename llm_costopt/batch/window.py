@@ -93,7 +93,6 @@ class Window:
         self._lease = lease
         self._clock = clock
         self._closed = False
-        self._has_timers = True
         self._start_over()
         call_in_forked_child(self._start_over)
 
@@ -194,7 +193,7 @@ class Window:
             RuntimeError
         ):  # no thread can start, as at the end of the process, and nobody else would wake the callers
             with self._section():
-                self._closed, self._has_timers = True, False
+                self._closed = True
 
     # All that follows runs inside a section. A method that returns tickets has given them slots.
 
@@ -207,8 +206,7 @@ class Window:
         self._take_back(now)
         self._release(now)
         starting += self._seat(now)
-        if self._has_timers:
-            self._set_timer(now)
+        self._set_timer(now)
         return starting
 
     def _take_back(self, now: float) -> None:

@@ -2,17 +2,13 @@
 
 import json
 import os
-import sqlite3
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import asdict
 from decimal import Decimal
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
+from llm_costopt.database import Database
 from llm_costopt.monitor.summary import Summary, summarise, units, usd
 from llm_costopt.types import CallRecord, Saved, Usage
 
@@ -25,8 +21,8 @@ _VERSION = 1
 _PATIENCE = 5.0
 """Seconds to wait for another process that is writing."""
 
-_SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS calls (
+_SCHEMA = """
+CREATE TABLE calls (
     id TEXT PRIMARY KEY,
     at REAL NOT NULL,
     model TEXT,
@@ -45,10 +41,8 @@ CREATE TABLE IF NOT EXISTS calls (
     error TEXT,
     rejected INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS calls_at ON calls (at);
-CREATE INDEX IF NOT EXISTS calls_replaces ON calls (replaces) WHERE replaces IS NOT NULL;
-PRAGMA application_id = {_OURS};
-PRAGMA user_version = {_VERSION};
+CREATE INDEX calls_at ON calls (at);
+CREATE INDEX calls_replaces ON calls (replaces) WHERE replaces IS NOT NULL
 """
 
 # `INSERT OR IGNORE` would also swallow a record that lacks what it must have.
@@ -69,12 +63,6 @@ WHERE NOT rejected AND (id = :replaces OR (id = :id AND EXISTS (SELECT 1 FROM ca
 
 _CAUSES = ("cache", "router", "batch")
 
-# Python offers fork hooks per process only, and SQLite forbids to carry a connection across a fork
-# (https://sqlite.org/howtocorrupt.html, 2.6). So a fork waits until no ledger is at work, and files are
-# closed until the next use, on both sides. What is in memory is copied, as all memory is.
-_at_work = threading.Lock()
-_alive: "weakref.WeakSet[Ledger]" = weakref.WeakSet()
-
 
 class Ledger:
     """Keep every call and sum them up.
@@ -91,15 +79,9 @@ class Ledger:
         ValueError: the file cannot be opened, is no ledger, or is one of another version.
     """
 
-    _db: sqlite3.Connection | None = None
-
     def __init__(self, path: str | os.PathLike[str] | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = None if path is None else Path(path).absolute()
+        self._db = Database(path, what="ledger", schema=_SCHEMA, owner=_OURS, version=_VERSION, patience=_PATIENCE)
         self._clock = clock
-        self._closed = False
-        with _at_work:
-            self._db = _connect(self._path)
-            _alive.add(self)
 
     def append(self, record: CallRecord) -> None:
         """Keep *record*, once, and charge the draft that it replaces.
@@ -107,7 +89,7 @@ class Ledger:
         Raises sqlite3.Error if it cannot be written, as on a full disk; then nothing of it is kept.
         """
         row = _row(record)
-        with self._transaction("IMMEDIATE") as db:
+        with self._db.transaction("IMMEDIATE") as db:
             db.execute(_INSERT, row)
             db.execute(_REJECT, row)
 
@@ -116,114 +98,25 @@ class Ledger:
 
         The savings of a rejected draft are those that it was left with: minus its cost.
         """
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             rows = db.execute("SELECT * FROM calls WHERE at >= ? ORDER BY at, rowid", [_or_ever(since)])
             return [_record(dict(row)) for row in rows]
 
     def summary(self, hours: float | None = 24) -> Summary:
         """Sum up the last *hours*; all there is if None."""
         since = None if hours is None else self._clock() - hours * 3600
-        with self._transaction() as db:
+        with self._db.transaction() as db:
             return summarise(db, _or_ever(since))
 
     def close(self) -> None:
         """Close the file; what was appended stays."""
-        with _at_work:
-            self._closed = True
-            self._release()
+        self._db.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # Nobody closes a ledger in memory. No lock: the collector may run while this thread holds it.
-        self._release()
-
-    def _release(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-
-    @contextmanager
-    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[sqlite3.Connection]:
-        with _at_work:
-            if self._closed:
-                raise ValueError("the ledger is closed: make another one for the same path")
-            self._db = self._db or _connect(self._path)
-            with self._db:
-                self._db.execute(f"BEGIN {kind}")
-                yield self._db
-
-
-def _before_fork() -> None:
-    _at_work.acquire()
-    for ledger in list(_alive):
-        if ledger._path is not None:  # noqa: SLF001 - the hooks are the other half of the class
-            ledger._release()  # noqa: SLF001
-
-
-with suppress(AttributeError):  # Windows does not fork
-    os.register_at_fork(before=_before_fork, after_in_parent=_at_work.release, after_in_child=_at_work.release)
-
-
-def _connect(path: Path | None) -> sqlite3.Connection:
-    db = None
-    try:
-        if path is not None:
-            _create_private(path)
-        db = sqlite3.connect(path or ":memory:", timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        is_new = not _is_ledger(db, path)
-        db.execute("PRAGMA journal_mode = WAL")
-        # A power cut may lose the last calls, never the file; a sync per call would cost milliseconds.
-        db.execute("PRAGMA synchronous = NORMAL")
-        if is_new:
-            _create_table(db)
-    except (OSError, sqlite3.Error, ValueError) as error:
-        if db is not None:
-            db.close()
-        if isinstance(error, ValueError):
-            raise
-        raise ValueError(
-            f"cannot open the ledger {str(path)!r}: {error}; give a file of its own in a folder that exists and "
-            f"may be written, or path=None to keep the calls in memory"
-        ) from error
-    return db
-
-
-def _create_private(path: Path) -> None:
-    # Only a new file may be opened here: closing it again would drop the locks that another connection
-    # of this process holds (https://sqlite.org/howtocorrupt.html, 2.2).
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-def _is_ledger(db: sqlite3.Connection, path: Path | None) -> bool:
-    """Say whether the table is there; False for an empty file, ValueError for a stranger."""
-    with db:
-        db.execute("BEGIN")  # one view of the file: another process may be making its table just now
-        owner, version, tables = (
-            db.execute(query).fetchone()[0]
-            for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-    if owner == _OURS and version != _VERSION:
-        raise ValueError(
-            f"the ledger {str(path)!r} has schema version {version}, and this release keeps version {_VERSION}: "
-            f"give another path, and keep the file for the release that wrote it"
-        )
-    if owner != _OURS and (owner or version or tables):
-        raise ValueError(f"{str(path)!r} is a database, but not a ledger: give the ledger a file of its own")
-    return bool(owner == _OURS)
-
-
-def _create_table(db: sqlite3.Connection) -> None:
-    with db:
-        db.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA.split(";"):
-            db.execute(statement)
 
 
 def _row(record: CallRecord) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def summarise(db: sqlite3.Connection, since: float) -> Summary:
         calls=totals["calls"],
         errors=totals["errors"],
         cost_usd=cost,
-        cost_per_request=cost / totals["priced"] if totals["priced"] else None,
+        cost_per_request=usd(units(cost / totals["priced"])) if totals["priced"] else None,
         hits={"exact": totals["exact"], "semantic": totals["semantic"]},
         hit_rate=_ratio(totals["exact"] + totals["semantic"], totals["requests"]),
         escalation_rate=_ratio(totals["escalated"], totals["routed"]),
@@ -107,7 +107,9 @@ def units(amount: Decimal) -> int:
 
 def usd(amount: int) -> Decimal:
     """Turn what the table holds into US dollars."""
-    return Decimal(amount).scaleb(-_DECIMALS)
+    exact = Decimal(amount).scaleb(-_DECIMALS)
+    # Without the zeros behind, and without the exponent that `normalize` alone gives round hundreds.
+    return exact.to_integral_value() if exact == exact.to_integral_value() else exact.normalize()
 
 
 def _ratio(part: float | None, whole: int) -> float | None:

@@ -108,6 +108,8 @@ def cascade(
             if tier == tiers - 1:
                 raise
             reason = unfit(error)
+            if reason is None:
+                log.warning("tier %d failed (%s), the next one is asked", tier, type(error).__name__)
             attempt: Attempt[Reply] = Attempt(
                 call=call,
                 result="rejected" if reason else "failed",

@@ -25,7 +25,7 @@ _COMPLEX = re.compile(
 )
 _SIMPLE = re.compile(
     r"^\W*(?:hi|hello|hey|thanks?|thank you|good (?:morning|afternoon|evening)|bye|ok(?:ay)?|yes|no|great|cool)\b"
-    r"|^\W*(?:what(?:['’]s| is| are| was| were)|who(?:['’]s| is| was| are)|when|where|which|define|spell)\b"
+    r"|^\W*(?:what(?:['’]s| is| are| was| were)|who(?:['’]s)?|when|where|which|define|spell)\b"
     r"|^\W*(?:please )?(?:translate|classify|categori[sz]e|label|extract|list|name|capitali[sz]e|count)\b"
     r"|\b(?:positive or negative|true or false|yes or no|spam or not|sentiment)\b"
     r"|^\W*(?:do|does|is|are|can|could|will) (?:you|i|we|the|your|my|there|it|this)\b"

@@ -62,7 +62,9 @@ def _flaws(question: Question, answer: Answer) -> Iterator[str]:
     if problem := fault(answer):
         yield problem
     for call in answer.tool_calls:
-        if question.tools and call.name not in question.tools:
+        if not (question.with_tools or question.with_schema):
+            yield "a tool call, but there is no tool"
+        elif question.tools and call.name not in question.tools:
             yield f"unknown tool {call.name!r}"
         elif problem := _bad_arguments(call, question.tools.get(call.name)):
             yield problem
@@ -70,8 +72,9 @@ def _flaws(question: Question, answer: Answer) -> Iterator[str]:
         if not _parses(language.lower(), code):
             yield f"{language} that does not parse"
     if _WANTS_JSON.search(task_of(question.messages).text) and not answer.tool_calls:
-        fenced = _FENCE.search(answer.text)
-        if not _parses("json", fenced[2] if fenced else answer.text):
+        blocks = _FENCE.findall(answer.text) or [("json", answer.text)]
+        # A block in another language is what was asked for: a program that returns JSON.
+        if all(language.lower() in {"", "json"} for language, _ in blocks) and not _parses("json", blocks[0][1]):
             yield "not JSON"
 
 

@@ -550,7 +550,7 @@ def run_holder(path: Path) -> "subprocess.Popen[str]":
         ({"ttl": float("nan")}, "or None"),
         ({"max_entries": 0}, "at least 1; got 0"),
         ({"max_words": -1}, r"at least 0 \(exact hits only\); got -1"),
-        ({"path": "/nowhere/at/all/cache.db"}, "make it first or give another path"),
+        ({"path": "/nowhere/at/all/cache.db"}, "folder"),
     ],
 )
 def test_a_wrong_argument_is_refused(options: dict[str, Any], message: str) -> None:

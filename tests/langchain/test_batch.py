@@ -155,10 +155,29 @@ def flight() -> Flight:
     return Flight()
 
 
+Make = Callable[..., BatchingCallbackHandler]
+
+
 @pytest.fixture
-def only_one() -> BatchingCallbackHandler:
+def make() -> Iterator[Make]:
+    """Make handlers, and send away whoever still waits at the end: no thread may outlive a test that failed."""
+    made: list[BatchingCallbackHandler] = []
+
+    def make_one(*args: Any, **options: Any) -> BatchingCallbackHandler:
+        made.append(BatchingCallbackHandler(*args, **{"lease": NEVER} | options))
+        return made[-1]
+
+    yield make_one
+    for window in (handler._window for handler in made):
+        window.close()
+        for ticket in (*window._released, *window._filling):
+            window.leave(ticket)
+
+
+@pytest.fixture
+def only_one(make: Make) -> BatchingCallbackHandler:
     """Make a handler that starts every call at once, but never two together."""
-    return BatchingCallbackHandler(1, max_concurrent=1, lease=NEVER)
+    return make(1, max_concurrent=1)
 
 
 def using(handler: BatchingCallbackHandler, **config: Any) -> RunnableConfig:
@@ -205,18 +224,20 @@ def _nothing_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert not [record for record in caplog.get_records("call") if record.name == "langchain_core.callbacks.manager"]
 
 
-def test_invoke_waits_for_the_flush_and_answers(flight: Flight) -> None:
+def test_invoke_waits_for_the_flush_and_answers(make: Make, flight: Flight) -> None:
     """A lone blocking call is released when its window is old enough, and its slot comes back."""
-    handler = BatchingCallbackHandler(flush_interval=0.01, lease=NEVER)
+    handler = make(flush_interval=0.01)
     reply = in_time(lambda: Model(flight=flight).invoke("?", using(handler)))
 
     assert reply.content == "yes"
     assert (handler.stats().batches, handler.stats().in_flight) == (1, 0)
 
 
-def test_a_completion_model_is_held_back_too() -> None:
+def test_a_completion_model_is_held_back_too(
+    make: Make,
+) -> None:
     """Models that are no chat models go through the same window, blocking or not."""
-    handler = BatchingCallbackHandler(flush_interval=0.01, lease=NEVER)
+    handler = make(flush_interval=0.01)
     model = FakeListLLM(responses=["yes"])
     replies = [in_time(lambda: model.invoke("?", using(handler))), run(lambda: model.ainvoke("?", using(handler)))]
 
@@ -224,9 +245,9 @@ def test_a_completion_model_is_held_back_too() -> None:
     assert (handler.stats().batches, handler.stats().in_flight) == (2, 0)
 
 
-def test_batch_fills_windows_and_keeps_the_limit(flight: Flight) -> None:
+def test_batch_fills_windows_and_keeps_the_limit(make: Make, flight: Flight) -> None:
     """The threads of `batch` are released by the full window, four run together, and never more."""
-    handler = BatchingCallbackHandler(8, NEVER, 4, lease=NEVER)
+    handler = make(8, NEVER, 4)
     model = Model(flight=flight, do=together(4))
     replies = in_time(lambda: model.batch(["?"] * 16, using(handler, max_concurrency=16)))
 
@@ -235,18 +256,18 @@ def test_batch_fills_windows_and_keeps_the_limit(flight: Flight) -> None:
     assert (handler.stats().batches, handler.stats().average_batch_size) == (2, 8.0)
 
 
-def test_fewer_threads_than_the_window_holds(flight: Flight) -> None:
+def test_fewer_threads_than_the_window_holds(make: Make, flight: Flight) -> None:
     """Two threads never fill a window of twenty, so the flush interval lets them go on."""
-    handler = BatchingCallbackHandler(20, 0.01, lease=NEVER)
+    handler = make(20, 0.01)
     replies = in_time(lambda: Model(flight=flight).batch(["?"] * 6, using(handler, max_concurrency=2)))
 
     assert len(replies) == 6
     assert handler.stats().batches >= 3
 
 
-def test_abatch_fills_windows_and_keeps_the_limit(flight: Flight) -> None:
+def test_abatch_fills_windows_and_keeps_the_limit(make: Make, flight: Flight) -> None:
     """Of sixteen async calls four run together, never more, in two full windows."""
-    handler = BatchingCallbackHandler(8, NEVER, 4, lease=NEVER)
+    handler = make(8, NEVER, 4)
 
     async def play() -> list[AIMessage]:
         barrier = asyncio.Barrier(4)
@@ -257,9 +278,9 @@ def test_abatch_fills_windows_and_keeps_the_limit(flight: Flight) -> None:
     assert (handler.stats().batches, handler.stats().average_batch_size) == (2, 8.0)
 
 
-def test_gathered_calls_share_a_window(flight: Flight) -> None:
+def test_gathered_calls_share_a_window(make: Make, flight: Flight) -> None:
     """Calls of different models that are gathered are released together."""
-    handler = BatchingCallbackHandler(4, NEVER, lease=NEVER)
+    handler = make(4, NEVER)
 
     async def play() -> list[AIMessage]:
         barrier = asyncio.Barrier(4)
@@ -270,9 +291,9 @@ def test_gathered_calls_share_a_window(flight: Flight) -> None:
     assert handler.stats().batches == 1
 
 
-def test_a_blocking_call_on_a_running_loop_is_held_back(flight: Flight) -> None:
+def test_a_blocking_call_on_a_running_loop_is_held_back(make: Make, flight: Flight) -> None:
     """`invoke` inside a coroutine waits for its window in LangChain's pool and gives its slot back."""
-    handler = BatchingCallbackHandler(flush_interval=0.01, max_concurrent=1, lease=NEVER)
+    handler = make(flush_interval=0.01, max_concurrent=1)
 
     async def play() -> list[BaseMessage]:
         return [Model(flight=flight).invoke("?", using(handler)) for _ in range(2)]
@@ -309,9 +330,9 @@ def test_generate_with_more_prompts_than_slots(flight: Flight, only_one: Batchin
     assert (only_one.stats().requests, only_one.stats().batches) == (3, 0)
 
 
-def test_agenerate_with_more_prompts_than_slots(flight: Flight) -> None:
+def test_agenerate_with_more_prompts_than_slots(make: Make, flight: Flight) -> None:
     """`agenerate` with four prompts and two slots does not wait for itself."""
-    handler = BatchingCallbackHandler(1, max_concurrent=2, lease=NEVER)
+    handler = make(1, max_concurrent=2)
     prompts: list[list[BaseMessage]] = [[HumanMessage("?")]] * 4
     result = run(lambda: Model(flight=flight).agenerate(prompts, callbacks=[handler]))
 
@@ -500,9 +521,9 @@ def test_a_task_that_goes_on_after_a_timeout_keeps_its_slot(flight: Flight, only
     assert run(play) == [1, 0, None]
 
 
-def test_calls_after_a_timeout_keep_the_limit(flight: Flight) -> None:
+def test_calls_after_a_timeout_keep_the_limit(make: Make, flight: Flight) -> None:
     """A slot that a timed-out call left behind lets its task's later calls through one at a time, not all at once."""
-    handler = BatchingCallbackHandler(1, max_concurrent=2, lease=NEVER)
+    handler = make(1, max_concurrent=2)
 
     async def play() -> None:
         await time_out(flight, handler)
@@ -517,13 +538,14 @@ def test_calls_after_a_timeout_keep_the_limit(flight: Flight) -> None:
 def test_only_calls_that_run_are_remembered(flight: Flight, only_one: BatchingCallbackHandler) -> None:
     """Neither the handler nor a long-lived task gathers what belongs to calls that ended."""
 
-    async def play() -> list[str]:
+    async def play() -> list[object]:
         for _ in range(3):
             await Model(flight=flight, ado=lambda: asyncio.sleep(0)).ainvoke("?", using(only_one))
         callbacks: list[Any] = getattr(asyncio.current_task(), "_callbacks", None) or []
-        return [repr(callback) for callback in callbacks if "BatchingCallbackHandler" in repr(callback)]
+        place = only_one._place.get()
+        return [place and place.call and place.call.task, *(c for c in callbacks if "BatchingCallback" in repr(c))]
 
-    assert run(play) == []
+    assert run(play) == [None]
     assert only_one._calls == {}
 
 
@@ -544,9 +566,9 @@ def test_a_call_that_fails_returns_its_slot(flight: Flight, only_one: BatchingCa
     assert only_one.stats().expired == 0
 
 
-def test_one_handler_serves_two_event_loops(flight: Flight) -> None:
+def test_one_handler_serves_two_event_loops(make: Make, flight: Flight) -> None:
     """Calls on two loops in two threads fill one window and keep one limit."""
-    handler = BatchingCallbackHandler(4, 0.01, 2, lease=NEVER)
+    handler = make(4, 0.01, 2)
     loops = threading.Barrier(2)
 
     async def play() -> int:
@@ -588,12 +610,12 @@ def test_a_blocking_call_waits_for_calls_on_other_loops(flight: Flight, only_one
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_closing_releases_those_who_wait(flight: Flight, *, blocking: bool) -> None:
+def test_closing_releases_those_who_wait(make: Make, flight: Flight, *, blocking: bool) -> None:
     """Whoever waits for a window when the handler closes gets an answer, and so does whoever comes later."""
     model = Model(flight=flight)
 
     async def play() -> int:
-        async with BatchingCallbackHandler(20, NEVER, lease=NEVER) as handler:
+        async with make(20, NEVER) as handler:
             ask = RunnableLambda(model.invoke).ainvoke if blocking else model.ainvoke
             calls = [asyncio.create_task(ask("?", using(handler))) for _ in range(3)]
             await until(lambda: handler.stats().waiting == 3)
@@ -602,21 +624,21 @@ def test_closing_releases_those_who_wait(flight: Flight, *, blocking: bool) -> N
     assert run(play) == 4
 
 
-def test_the_handler_closes_as_a_context_manager(flight: Flight) -> None:
+def test_the_handler_closes_as_a_context_manager(make: Make, flight: Flight) -> None:
     """After `with`, a call waits for no window."""
-    with BatchingCallbackHandler(20, NEVER, lease=NEVER) as handler:
+    with make(20, NEVER) as handler:
         pass
 
     assert in_time(lambda: Model(flight=flight).invoke("?", using(handler))).content == "yes"
 
 
-def test_the_figures_add_up_what_calls_cost(flight: Flight) -> None:
+def test_the_figures_add_up_what_calls_cost(make: Make, flight: Flight) -> None:
     """Calls cost what the price list says, a reply from LangChain's cache nothing, an unknown price is counted."""
 
     def prices(model: str, usage: Usage, *, provider: str | None = None, batch: bool = False) -> Decimal | None:
         return Decimal("0.25") * usage.output_tokens if (model, provider) == ("gpt-4o-mini", "openai") else None
 
-    handler = BatchingCallbackHandler(1, prices=prices)
+    handler = make(1, prices=prices)
     model = Model(flight=flight, cache=InMemoryCache())
     for question in ("one", "one", "two"):
         in_time(lambda question=question: model.invoke(question, using(handler)))  # type: ignore[misc]
@@ -634,13 +656,13 @@ def test_prices_come_from_the_kept_list(flight: Flight, only_one: BatchingCallba
     assert only_one.stats().cost == Decimal("0.000021")
 
 
-def test_a_price_list_that_fails_breaks_no_call(flight: Flight, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_price_list_that_fails_breaks_no_call(make: Make, flight: Flight, caplog: pytest.LogCaptureFixture) -> None:
     """A failing `prices` leaves the call unpriced, with a warning of LangChain's, and its slot comes back."""
 
     def prices(*_: Any, **__: Any) -> Decimal:
         raise LookupError("no list")
 
-    handler = BatchingCallbackHandler(1, prices=prices)
+    handler = make(1, prices=prices)
     reply = in_time(lambda: Model(flight=flight).invoke("?", using(handler)))
     said = [record.getMessage() for record in caplog.records]
     caplog.clear()
@@ -660,11 +682,11 @@ def test_a_run_id_that_is_given_twice_confuses_nobody(flight: Flight, only_one: 
     assert only_one.stats().in_flight == 0
 
 
-def test_a_forked_child_starts_with_nothing(flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_starts_with_nothing(make: Make, flight: Flight, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a child the handler's figures begin anew, as its window does."""
     hooks: list[Callable[[], None]] = []
     monkeypatch.setattr(os, "register_at_fork", lambda *, after_in_child: hooks.append(after_in_child))
-    handler = BatchingCallbackHandler(1)
+    handler = make(1)
     in_time(lambda: Model(flight=flight).invoke("?", using(handler)))
     before = handler.stats()
     for hook in hooks:
@@ -674,9 +696,9 @@ def test_a_forked_child_starts_with_nothing(flight: Flight, monkeypatch: pytest.
     assert (handler.stats().requests, handler.stats().cost) == (0, Decimal(0))
 
 
-def test_a_real_client_keeps_the_limit(llmock: LLMock) -> None:
+def test_a_real_client_keeps_the_limit(make: Make, llmock: LLMock) -> None:
     """Over HTTP, blocking and async, the server never sees more than two requests of `ChatOpenAI` at once."""
-    handler = BatchingCallbackHandler(6, NEVER, 2, lease=NEVER)
+    handler = make(6, NEVER, 2)
     llmock.delay(0.02, times=None)
 
     async def play() -> list[AIMessage]:

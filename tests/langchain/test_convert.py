@@ -1,5 +1,6 @@
 """LangChain's prompts, messages and replies as the core reads them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -218,6 +219,17 @@ def test_tools_and_schemas_are_seen_in_the_parameters(llm_string: str, with_tool
 def test_what_cannot_be_told_by_its_name_is_no_question(llm_string: str) -> None:
     """An address, a class of a function and a class that is not there make a request that nothing may be shared with."""
     assert question_of_prompt("hi", llm_string) is None
+
+
+def test_a_message_that_langchain_could_not_serialise_is_exact_only() -> None:
+    """A conversation with an unreadable turn is read turn by turn, and its text is not taken for the question."""
+    unreadable = {"lc": 1, "type": "not_implemented", "id": ["x", "Own"], "repr": "<Own object at 0x7f54aa11bb22>"}
+    human = {"lc": 1, "type": "constructor", "id": ["x"], "kwargs": {"type": "human", "content": "hi"}}
+    question = question_of_prompt(json.dumps([unreadable, human]), "model")
+
+    assert question
+    assert [m.role for m in question.messages] == ["unknown", "human"]
+    assert question.messages[0].parts
 
 
 def test_a_class_counts_with_its_fields() -> None:

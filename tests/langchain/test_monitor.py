@@ -475,7 +475,7 @@ async def test_a_full_disk_never_reaches_the_call(tmp_path: Path) -> None:
     """The answer comes back, the failure is counted, and whoever listens is still told."""
     told: list[CallRecord] = []
     ledger = Ledger(tmp_path / "ledger.db")
-    with ledger._transaction() as db:
+    with ledger._db.transaction() as db:
         db.execute("PRAGMA max_page_count = 1")
     handler = CostCallbackHandler(ledger=ledger, prices=price, on_record=told.append)
     handler.raise_error = True

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_costopt.monitor.ledger import Ledger, _at_work, _before_fork
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import CallRecord, Saved, Usage
 
 NOW = 1_000_000.0
@@ -283,7 +283,7 @@ def test_somebody_elses_database_is_refused_and_left_alone(tmp_path: Path, sql: 
 def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     """A later release's file is not written to."""
     path = tmp_path / "ledger.db"
-    with Ledger(path) as ledger, ledger._transaction() as db:
+    with Ledger(path) as ledger, ledger._db.transaction() as db:
         db.execute("PRAGMA user_version = 2")
 
     with pytest.raises(ValueError, match="has schema version 2, and this release keeps version 1: give another path"):
@@ -294,7 +294,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_totals_right(tmp_path: Path) ->
     """An append that does not fit raises, keeps nothing of its record, and the rest can still be read."""
     with Ledger(tmp_path / "ledger.db", clock=lambda: NOW) as ledger:
         ledger.append(call("draft", saved=Saved(router=Decimal(9))))
-        with ledger._transaction() as db:
+        with ledger._db.transaction() as db:
             pages = db.execute("PRAGMA page_count").fetchone()[0]
             db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(sqlite3.OperationalError, match="full"):
@@ -307,7 +307,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_totals_right(tmp_path: Path) ->
 def test_a_failure_halfway_keeps_nothing(ledger: Ledger) -> None:
     """If the draft cannot be charged, the call that replaced it is not kept either."""
     ledger.append(call("draft"))
-    with ledger._transaction() as db:
+    with ledger._db.transaction() as db:
         db.execute("CREATE TRIGGER no BEFORE UPDATE ON calls BEGIN SELECT raise(ABORT, 'no'); END")
     with pytest.raises(sqlite3.IntegrityError):
         ledger.append(call("final", replaces="draft"))
@@ -368,18 +368,6 @@ def test_several_processes_share_one_file(tmp_path: Path) -> None:
 
     assert codes == [0, 0, 0, 0]
     assert (summary.requests, summary.cost_usd) == (500, Decimal(50))
-
-
-def test_a_fork_finds_no_open_file(ledger: Ledger) -> None:
-    """Before a fork a file is closed, and its next use opens it again; what is in memory is copied as it is."""
-    ledger.append(call("a"))
-    in_file = ledger._path is not None
-    _before_fork()
-    closed = ledger._db is None
-    _at_work.release()
-
-    assert closed == in_file
-    assert ledger.summary().requests == 1
 
 
 FORKER = """
