@@ -60,7 +60,7 @@ class BatchingCallbackHandler(BaseCallbackHandler):
     change what a call costs: it lowers peaks, so that a provider's rate limit is not hit. A call inside another
     call goes through on the outer one's slot. `generate` with several prompts starts all of them before it
     sends the first, so they are counted but not held back, and so is a blocking call on an event loop with async
-    calls under way, which it would keep from ending.
+    calls under way, which it would keep from ending. A reply from LangChain's cache waits like any other.
 
     Args:
         max_batch_size: this many calls make a full window.
@@ -73,8 +73,9 @@ class BatchingCallbackHandler(BaseCallbackHandler):
         ValueError: an argument is out of its range.
     """
 
-    # On the async path LangChain runs the start in its caller's own task, so that the end of the task is the end of the
-    # call: cancelling a call fires no end event.
+    # On the async path LangChain then runs the start in its caller's own task, so that the end of the task is the end
+    # of the call: cancelling a call fires no end event. (For completion models, though not for chat models, LangChain
+    # 1.7 does not tell handlers that are not inline of the start if there is one that is.)
     run_inline = True
 
     def __init__(

@@ -97,8 +97,8 @@ class Window:
         call_in_forked_child(self._start_over)
 
     def _start_over(self) -> None:
-        # Reentrant, because the garbage collector may close a forgotten stream, whose call then leaves, in the middle
-        # of a section of the same thread. The section is told by `_returned` and `_in_section`.
+        # Reentrant, because the garbage collector may close a forgotten stream in the middle of a section of the same
+        # thread. Its call then leaves by way of `_returned`, which is looked through at the end and after it.
         self._lock = threading.RLock()
         self._in_section = False
         self._returned: deque[Ticket] = deque()
@@ -189,9 +189,8 @@ class Window:
     def _start_timer(self, timer: threading.Timer) -> None:
         try:
             timer.start()
-        except (
-            RuntimeError
-        ):  # no thread can start, as at the end of the process, and nobody else would wake the callers
+        except RuntimeError:
+            # No thread can start, as at the end of the process: nobody else would wake the callers.
             with self._section():
                 self._closed = True
 

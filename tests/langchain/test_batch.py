@@ -104,8 +104,8 @@ class Telling(Model):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if run_manager:
-            run_manager.on_llm_new_token("yes")
+        assert run_manager
+        run_manager.on_llm_new_token("yes")
         return super()._generate(messages, stop, run_manager, **kwargs)
 
     async def _agenerate(
@@ -115,7 +115,8 @@ class Telling(Model):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if run_manager and self.ado:
+        assert run_manager
+        if self.ado:
             await run_manager.on_llm_new_token("yes")
         return await super()._agenerate(messages, stop, run_manager, **kwargs)
 
@@ -170,8 +171,7 @@ def make() -> Iterator[Make]:
     yield make_one
     for window in (handler._window for handler in made):
         window.close()
-        for ticket in (*window._released, *window._filling):
-            window.leave(ticket)
+        list(map(window.leave, (*window._released, *window._filling)))
 
 
 @pytest.fixture
