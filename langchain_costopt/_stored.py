@@ -28,7 +28,14 @@ def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
 
 def load(hit: Hit) -> list[Generation]:
     """Build fresh generations from *hit*, chat messages with fresh ids and a mark of how they were found."""
-    mark = {"cache": hit.kind, "similarity": round(hit.similarity, 4), "age_s": round(hit.age, 1), "entry": hit.entry}
+    mark: dict[str, Any] = {
+        "cache": hit.kind,
+        "similarity": round(hit.similarity, 4),
+        "age_s": round(hit.age, 1),
+        "entry": hit.entry,
+    }
+    if hit.sure is not None:
+        mark["sure"] = round(hit.sure, 4)
     return [_load(stored, mark) for stored in json.loads(hit.payload)]
 
 

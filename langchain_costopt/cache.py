@@ -29,6 +29,9 @@ class SemanticCache(BaseCache):
 
     Args:
         threshold: least cosine similarity of a semantic hit, in (0, 1].
+        max_error: the share of requests that may be answered wrongly, such as 0.01; then evidence decides instead of
+            *threshold* and *guards*, and the cache learns from the answers that arrive after misses.
+        shadow_rate: with *max_error*, the share of would-be hits that go to the model all the same, to be checked.
         ttl: seconds that an answer is served after it was stored, None for ever, or a function of question and answer.
         path: a file that keeps entries across restarts and processes; in memory if not given.
         max_entries: above this, expired and then least recently used entries go.
@@ -45,6 +48,8 @@ class SemanticCache(BaseCache):
         self,
         *,
         threshold: float = 0.95,
+        max_error: float | None = None,
+        shadow_rate: float = semantic.SHADOW_RATE,
         ttl: float | semantic.FreshFor | None = semantic.DAY,
         path: str | os.PathLike[str] | None = None,
         max_entries: int = 100_000,
@@ -57,6 +62,8 @@ class SemanticCache(BaseCache):
         self._warned = False
         self._cache = semantic.SemanticCache(
             threshold=threshold,
+            max_error=max_error,
+            shadow_rate=shadow_rate,
             ttl=ttl,
             path=path,
             max_entries=max_entries,

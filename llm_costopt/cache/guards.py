@@ -82,7 +82,7 @@ def words(candidate: Candidate) -> str | None:
     With the bundled embedder at 0.95 this gives up a third of the right hits of question pairs and takes the
     precision from 0.87 to 0.92; leave it out of `guards=` for an embedder that is worth more trust.
     """
-    return _differ(candidate, lambda text: frozenset(_content(text)), "words")
+    return _differ(candidate, lambda text: frozenset(content_words(text)), "words")
 
 
 def order(candidate: Candidate) -> str | None:
@@ -90,13 +90,16 @@ def order(candidate: Candidate) -> str | None:
 
     Of word-order pairs that mean different things (`pairs_paws`), 94 % pass a cosine of 0.95 and 2 % pass this.
     """
-    asked, stored = _content(candidate.asked), _content(candidate.stored)
+    asked, stored = content_words(candidate.asked), content_words(candidate.stored)
     shared = set(asked) & set(stored)
     return "order" if [w for w in asked if w in shared] != [w for w in stored if w in shared] else None
 
 
 GUARDS: tuple[Guard, ...] = (numbers, identifiers, dates, negation, opposites, quotes, asks, persons, words, order)
-"""All of the above; the default."""
+"""All of the above; the default where similarity alone decides."""
+
+CERTAIN: tuple[Guard, ...] = (numbers, identifiers, negation, opposites, quotes)
+"""Those whose word is final even where other evidence is weighed."""
 
 
 def refusal(candidate: Candidate, guards: Sequence[Guard]) -> str | None:
@@ -117,7 +120,8 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _content(text: str) -> tuple[str, ...]:
+def content_words(text: str) -> tuple[str, ...]:
+    """List the words of *text* that carry meaning, in order, without their endings."""
     plain = v.POLITE.sub(" ", text)
     return tuple(_stem(w) for w in _words(plain) if w not in v.EMPTY) + _shouted(text)
 
@@ -136,6 +140,11 @@ def _stem(word: str) -> str:
     return word
 
 
+def number_words(text: str) -> frozenset[str]:
+    """List the numbers of *text*, written as `numbers` compares them."""
+    return frozenset(_numbers(text))
+
+
 def _numbers(text: str) -> Counter[str]:
     found = re.findall(r"[$€£¥]?\s?\d[\d,]*(?:\.\d+)?\s?%?", text)
     # In words only from two up: "one" is as often a pronoun.
@@ -144,8 +153,13 @@ def _numbers(text: str) -> Counter[str]:
 
 
 def _identifiers(text: str) -> Counter[str]:
-    tokens = (t.strip(".,;:!?\"'()[]{}“”‘’«»") for t in text.split())
-    return Counter(t for t in tokens if re.search(r"\d[^\W\d]|[^\W\d]\d|[#+*=<>@&|\\/_^~]|\w[.:]\w|\w-\d|\d-\w", t))
+    tokens = (t.strip(".,;:!?\"'()[]{}“”‘’«»").rstrip("/") for t in text.split())
+    # A token of signs alone, as in "this & that", names nothing.
+    return Counter(
+        t
+        for t in tokens
+        if re.search(r"\w", t) and re.search(r"\d[^\W\d]|[^\W\d]\d|[#+*=<>@&|\\/_^~]|\w[.:]\w|\w-\d|\d-\w", t)
+    )
 
 
 def _dates(text: str) -> Counter[str]:

@@ -62,6 +62,11 @@ class Index:
         best = _top(similarity, count + block.removed)
         return [(ids[n], float(similarity[n])) for n in best if ids[n]][:count]
 
+    def size(self, scope: str, dimensions: int) -> int:
+        """Count the entries of *scope* whose vectors have so many *dimensions*."""
+        block = self._blocks.get((scope, dimensions))
+        return block.size - block.removed if block else 0
+
     def __len__(self) -> int:
         return len(self._where)
 

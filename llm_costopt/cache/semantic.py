@@ -1,7 +1,9 @@
 """The semantic cache: exact tier first, then meaning inside the scope, never an exception from `failsafe`."""
 
+import json
 import logging
 import os
+import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -10,11 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from llm_costopt.cache.agree import agree
 from llm_costopt.cache.embed import Embedder, Vector, WordLlamaEmbedder, unit
-from llm_costopt.cache.guards import GUARDS, Candidate, Guard, refusal
+from llm_costopt.cache.guards import GUARDS, Guard
 from llm_costopt.cache.index import Index
 from llm_costopt.cache.key import Key, key_of
+from llm_costopt.cache.policy import Budget, Threshold
 from llm_costopt.cache.sqlite import Entry, SQLiteStore
+from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
 from llm_costopt.faults import fault
 from llm_costopt.types import Answer, CacheKind, Question
 
@@ -25,11 +30,11 @@ FreshFor: TypeAlias = Callable[[Question, Answer], float | None]
 
 DAY = 24 * 3600.0
 
-NEIGHBOURS = 8
-"""How many entries above the threshold are put to the guards; the nearest that none refuses is served."""
-
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
+
+SHADOW_RATE = 0.045
+"""At 60 % hits, under 3 % of the requests."""
 
 REMEMBERED = 1024
 """How many vectors of recent misses are kept, so that storing the answer embeds nothing again."""
@@ -45,6 +50,8 @@ class Hit:
     """How it was found."""
     similarity: float
     """Cosine of the two questions; 1.0 for an exact hit."""
+    sure: float | None
+    """The estimated probability that the answer serves; None for an exact hit and without `max_error`."""
     age: float
     """Seconds since it was stored."""
     entry: int
@@ -89,6 +96,9 @@ class SemanticCache:
 
     Args:
         threshold: least cosine similarity of a semantic hit, in (0, 1]; 1 leaves exact and all but identical ones.
+        max_error: the share of requests that may be answered wrongly, such as 0.01; then evidence decides instead of
+            *threshold* and *guards*, and the cache learns from the answers that arrive after misses.
+        shadow_rate: with *max_error*, the share of would-be hits that go to the model all the same, to be checked.
         ttl: seconds that an answer is served after it was stored (a hit does not extend it), None for ever, or a
             function of question and answer; one day if not given.
         path: a file that keeps entries across restarts and processes; in memory if not given.
@@ -107,6 +117,8 @@ class SemanticCache:
         self,
         *,
         threshold: float = 0.95,
+        max_error: float | None = None,
+        shadow_rate: float = SHADOW_RATE,
         ttl: float | FreshFor | None = DAY,
         path: str | os.PathLike[str] | None = None,
         max_entries: int = 100_000,
@@ -118,6 +130,14 @@ class SemanticCache:
     ) -> None:
         if not 0 < threshold <= 1:
             raise ValueError(f"threshold is a cosine similarity above 0 and up to 1, such as 0.95; got {threshold!r}")
+        if max_error is not None and not 0 < max_error < 0.5:
+            raise ValueError(
+                f"max_error is a share of the requests above 0 and below 0.5, such as 0.01; got {max_error!r}"
+            )
+        if not 0 < shadow_rate <= 1:
+            raise ValueError(
+                f"shadow_rate is a share of the hits above 0 and up to 1, such as 0.05; got {shadow_rate!r}"
+            )
         if isinstance(ttl, int | float) and not ttl > 0:
             raise ValueError(f"ttl is a number of seconds above 0, or None for ever; got {ttl!r}")
         if max_entries < 1:
@@ -125,6 +145,8 @@ class SemanticCache:
         if max_words < 0:
             raise ValueError(f"max_words is at least 0 (exact hits only); got {max_words!r}")
         self._threshold = threshold
+        self._max_error = max_error
+        self._shadow_rate = shadow_rate
         self._ttl = ttl
         self._path = path
         self._max_entries = max_entries
@@ -145,7 +167,15 @@ class SemanticCache:
         self._indexed = 0
         self._room = self._max_entries - len(self._store)
         self._vectors: OrderedDict[str, Vector] = OrderedDict()
+        self._facts: dict[int, tuple[str, int]] = {}
+        self._policy = self._make_policy()
         self._pid = os.getpid()  # last: until here a second thread must not take this cache for open
+
+    def _make_policy(self) -> Budget | Threshold:
+        if self._max_error is None:
+            return Threshold(self._threshold, self._guards)
+        state = self._store.learned()
+        return Budget(self._max_error, self._shadow_rate, state and json.loads(state))
 
     def find(self, question: Question, vector: Vector | None = None) -> Hit | None:
         """Look for an answer to *question*; *vector* saves the embedding if the host has made it.
@@ -182,17 +212,23 @@ class SemanticCache:
             return False
         key = self._key(question)
         vector = None if key.exact_only else self._vector(key.text, vector)
+        says = self._says(key, vector, answer.text)
+        if state := self._policy.answered(key.exact, says):
+            self._store.keep_learned(json.dumps(state))
         entry = self._store.put(
             exact=key.exact,
             scope=key.scope,
             text=key.text,
             payload=payload,
+            answer=answer.text,
+            says=says,
             stored_at=now,
             expires_at=None if fresh_for is None else now + fresh_for,
             vector=vector,
             embedder=None if vector is None else self._embedder.name,
         )
         if vector is not None:
+            self._facts[entry] = (key.text, says)
             self._index.add(entry, key.scope, vector)
         self._count("stored")
         self._make_room(now)
@@ -203,7 +239,7 @@ class SemanticCache:
         self._after_fork()
         self._store.clear()
         with self._lock:
-            self._index, self._indexed = Index(), 0
+            self._index, self._indexed, self._facts = Index(), 0, {}
 
     def stats(self) -> CacheStats:
         """Report what the cache did since it was made, in this process."""
@@ -255,32 +291,50 @@ class SemanticCache:
         if key.exact_only or (vector := self._vector(key.text, vector)) is None:
             return None
         self._catch_up()
-        for entry_id, similarity in self._index.near(key.scope, vector, NEIGHBOURS):
-            if similarity < self._threshold:
-                break
-            if hit := self._consider(key, entry_id, similarity):
-                return hit
-        return None
-
-    def _consider(self, key: Key, entry_id: int, similarity: float) -> Hit | None:
-        entry = self._store.by_id(entry_id)
+        near = self._near(key.scope, vector)
+        entries = self._index.size(key.scope, vector.size)
+        choice = self._policy.choose(key.exact, key.text, near, entries, self._refuse)
+        if choice is None:
+            return None
+        entry = self._store.by_id(choice.neighbour.entry)
         if entry is None or entry.scope != key.scope:  # gone since it was indexed
-            self._index.remove(entry_id)
+            self._forget(choice.neighbour.entry)
             return None
-        candidate = Candidate(asked=key.text, stored=entry.text, similarity=similarity)
-        if reason := refusal(candidate, self._guards):
-            self._count(reason, self._refused)
-            return None
-        return self._serve(entry, "semantic", similarity)
+        return self._serve(entry, "semantic", choice.neighbour.similarity, choice.sure)
 
-    def _serve(self, entry: Entry, kind: CacheKind, similarity: float) -> Hit | None:
+    def _near(self, scope: str, vector: Vector) -> list[Neighbour]:
+        found = self._index.near(scope, vector, NEIGHBOURS)
+        facts = [(entry, similarity, self._facts.get(entry)) for entry, similarity in found]
+        return [Neighbour(entry=e, similarity=s, text=f[0], says=f[1]) for e, s, f in facts if f]
+
+    def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
+        """Find the number of the neighbours that say the same as *answer*, or make a new one."""
+        if self._max_error is not None and vector is not None:
+            said: set[int] = set()
+            for near in self._near(key.scope, vector):
+                if near.similarity >= FLOOR and near.says not in said:
+                    said.add(near.says)
+                    stored = self._store.by_id(near.entry)
+                    if stored and agree(answer, stored.answer):
+                        return near.says
+        return secrets.randbits(62)  # nobody has to be asked for a number that is free
+
+    def _refuse(self, reason: str) -> None:
+        self._count(reason, self._refused)
+
+    def _forget(self, entry: int) -> None:
+        self._index.remove(entry)
+        self._facts.pop(entry, None)
+
+    def _serve(self, entry: Entry, kind: CacheKind, similarity: float, sure: float | None = None) -> Hit | None:
         now = self._clock()
         if entry.expires_at is not None and now >= entry.expires_at:
             return None
         if now - entry.used_at > RECENT:
             with self.failsafe("bookkeeping"):  # an answer in hand is served even if the file cannot be written
                 self._store.touch(entry.id, now)
-        return Hit(payload=entry.payload, kind=kind, similarity=similarity, age=now - entry.stored_at, entry=entry.id)
+        age = now - entry.stored_at
+        return Hit(payload=entry.payload, kind=kind, similarity=similarity, sure=sure, age=age, entry=entry.id)
 
     def _vector(self, text: str, given: Vector | None) -> Vector | None:
         with self._lock:
@@ -300,7 +354,8 @@ class SemanticCache:
         if not self._store.changed():
             return
         latest = self._indexed
-        for entry, scope, vector in self._store.vectors(self._embedder.name, latest):
+        for entry, scope, text, says, vector in self._store.vectors(self._embedder.name, latest):
+            self._facts[entry] = (text, says)
             self._index.add(entry, scope, vector)
             latest = entry
         with self._lock:
@@ -314,7 +369,7 @@ class SemanticCache:
         if len(self._store) > self._max_entries:
             # A twentieth at a time, or each further entry would pay for a sweep.
             for entry in self._store.shrink(self._max_entries - self._max_entries // 20, now):
-                self._index.remove(entry)
+                self._forget(entry)
         with self._lock:
             self._room = self._max_entries - len(self._store)
 

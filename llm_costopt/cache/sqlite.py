@@ -35,12 +35,15 @@ CREATE TABLE entries (
     embedder TEXT,
     vector BLOB,
     payload TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    says INTEGER NOT NULL,
     stored_at REAL NOT NULL,
     expires_at REAL,
     used_at REAL NOT NULL
 );
 CREATE INDEX entries_used ON entries (used_at);
-CREATE INDEX entries_namespace ON entries (namespace)
+CREATE INDEX entries_namespace ON entries (namespace);
+CREATE TABLE learned (namespace TEXT PRIMARY KEY, state TEXT NOT NULL)
 """
 
 
@@ -56,6 +59,10 @@ class Entry:
     """The question that was answered."""
     payload: str
     """The answer, as the host package wrote it."""
+    answer: str
+    """The words of the answer."""
+    says: int
+    """Entries with the same number have answers that say the same."""
     stored_at: float
     """Seconds since the epoch."""
     expires_at: float | None
@@ -90,6 +97,8 @@ class SQLiteStore:
         scope: str,
         text: str,
         payload: str,
+        answer: str = "",
+        says: int = 0,
         stored_at: float,
         expires_at: float | None,
         vector: Vector | None = None,
@@ -98,13 +107,14 @@ class SQLiteStore:
         """Store an entry, in place of the one with the same *exact* if there is one, and return its id."""
         rows = self._db.run(
             "INSERT INTO entries"
-            " (exact, namespace, scope, text, embedder, vector, payload, stored_at, expires_at, used_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (exact) DO UPDATE SET payload = excluded.payload, stored_at = excluded.stored_at,"
+            " (exact, namespace, scope, text, embedder, vector, payload, answer, says, stored_at, expires_at, used_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (exact) DO UPDATE SET payload = excluded.payload, answer = excluded.answer,"
+            " says = excluded.says, stored_at = excluded.stored_at,"
             " expires_at = excluded.expires_at, used_at = excluded.used_at, vector = excluded.vector,"
             " embedder = excluded.embedder RETURNING id",
             exact, self._namespace, scope, text, embedder, None if vector is None else vector.tobytes(),
-            payload, stored_at, expires_at, stored_at,
+            payload, answer, says, stored_at, expires_at, stored_at,
         )  # fmt: skip
         return int(rows[0][0])
 
@@ -140,12 +150,23 @@ class SQLiteStore:
         changed, self._seen = version != self._seen, version
         return changed
 
-    def vectors(self, embedder: str, after: int) -> Iterator[tuple[int, str, Vector]]:
-        """Iterate over id, scope and vector of the entries that *embedder* embedded, with ids above *after*."""
+    def vectors(self, embedder: str, after: int) -> Iterator[tuple[int, str, str, int, Vector]]:
+        """Iterate over id, scope, text, saying and vector of what *embedder* embedded, with ids above *after*."""
         rows = self._db.run(
-            "SELECT id, scope, vector FROM entries WHERE id > ? AND embedder = ? ORDER BY id", after, embedder
+            "SELECT id, scope, text, says, vector FROM entries WHERE id > ? AND embedder = ? ORDER BY id",
+            after,
+            embedder,
         )
-        return ((entry, scope, np.frombuffer(vector, dtype=np.float32)) for entry, scope, vector in rows)
+        return ((*row[:4], np.frombuffer(row[4], dtype=np.float32)) for row in map(tuple, rows))
+
+    def learned(self) -> str | None:
+        """Return what `keep_learned` kept in this namespace."""
+        rows = self._db.run("SELECT state FROM learned WHERE namespace = ?", self._namespace)
+        return rows[0][0] if rows else None
+
+    def keep_learned(self, state: str) -> None:
+        """Keep what was learned beside the entries."""
+        self._db.run("INSERT OR REPLACE INTO learned (namespace, state) VALUES (?, ?)", self._namespace, state)
 
     def __len__(self) -> int:
         """Count the entries of all namespaces."""
@@ -158,12 +179,12 @@ class SQLiteStore:
     def _one(self, where: str, value: str | int) -> Entry | None:
         # `where` is one of two constants above.
         rows = self._db.run(
-            f"SELECT id, scope, text, payload, stored_at, expires_at, used_at FROM entries WHERE {where}",  # noqa: S608
+            f"SELECT id, scope, text, payload, answer, says, stored_at, expires_at, used_at FROM entries WHERE {where}",  # noqa: S608
             value,
         )
         if not rows:
             return None
-        columns = ("id", "scope", "text", "payload", "stored_at", "expires_at", "used_at")
+        columns = ("id", "scope", "text", "payload", "answer", "says", "stored_at", "expires_at", "used_at")
         return Entry(**dict(zip(columns, rows[0], strict=True)))
 
 

@@ -67,17 +67,29 @@ def test_put_replaces(store: SQLiteStore) -> None:
     assert len(store) == 1
     assert entry is not None
     assert (entry.payload, entry.stored_at, entry.expires_at, entry.used_at) == ("new", 3.0, None, 3.0)
-    assert [(n, list(v)) for n, _, v in store.vectors("e", 0)] == [(first, list(vector))]
+    assert [(n, list(v)) for n, _, _, _, v in store.vectors("e", 0)] == [(first, list(vector))]
 
 
 def test_vectors_are_listed_by_embedder_and_id(store: SQLiteStore) -> None:
     """Only vectors of the named embedder with ids above the given one come, in order."""
     vector = np.ones(3, dtype=np.float32)
     put(store, "none")
-    mine = [put(store, exact, scope=exact, vector=vector, embedder="mine") for exact in "abc"]
+    mine = [put(store, exact, scope=exact, text=exact, says=7, vector=vector, embedder="mine") for exact in "abc"]
     put(store, "other", vector=vector, embedder="other")
 
-    assert [(n, scope) for n, scope, _ in store.vectors("mine", mine[0])] == [(mine[1], "b"), (mine[2], "c")]
+    assert [row[:4] for row in store.vectors("mine", mine[0])] == [(mine[1], "b", "b", 7), (mine[2], "c", "c", 7)]
+
+
+def test_what_was_learned_is_kept_per_namespace(file: Path) -> None:
+    """The last state that a namespace kept comes back, from another connection too, and no other one's."""
+    one, other = SQLiteStore(file, namespace="one"), SQLiteStore(file, namespace="other")
+    one.keep_learned("old")
+    one.keep_learned("new")
+    again = SQLiteStore(file, namespace="one")
+
+    assert (again.learned(), other.learned()) == ("new", None)
+    for store in (one, other, again):
+        store.close()
 
 
 def test_touch_and_delete(store: SQLiteStore) -> None:

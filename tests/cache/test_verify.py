@@ -1,0 +1,99 @@
+"""Evidence, the model that weighs it, and the budget that bounds what is served."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+
+from llm_costopt.cache.guards import CERTAIN
+from llm_costopt.cache.verify import BATCH, FEATURES, ErrorBudget, Neighbour, Verifier, candidate, evidence
+
+ASKED = "how do i reset my password"
+
+
+def near(similarity: float, says: int = 1, text: str = "how can I reset my password?") -> Neighbour:
+    """Make a neighbour."""
+    return Neighbour(entry=1, similarity=similarity, text=text, says=says)
+
+
+def test_the_candidate_is_the_nearest_that_no_guard_refuses() -> None:
+    """A nearer one with another number is passed over; one that is far away is none."""
+    passed_over = near(0.9, text="how do i reset my password 7 times")
+
+    assert candidate(ASKED, [passed_over, near(0.8)], CERTAIN) == 1
+    assert candidate(ASKED, [passed_over], CERTAIN) is None
+    assert candidate(ASKED, [near(0.1)], CERTAIN) is None
+    assert candidate(ASKED, [], CERTAIN) is None
+
+
+def test_evidence_has_a_number_for_each_feature() -> None:
+    """Whatever the neighbours, all features are there and finite."""
+    for neighbours in ([near(1.0)], [near(0.8), near(0.7, 2)] * 4, [near(0.5, n) for n in range(8)]):
+        found = evidence(ASKED, neighbours, 0, 5)
+
+        assert found.shape == (len(FEATURES),)
+        assert np.isfinite(found).all()
+
+
+def test_what_the_neighbours_say_decides_beside_similarity() -> None:
+    """At the same similarity, neighbours that agree make a hit surer than neighbours that contradict, and closeness helps."""
+    verifier = Verifier()
+    agreed = verifier.sure(evidence(ASKED, [near(0.8, 1)] * 8, 0, 100))
+    contradicted = verifier.sure(evidence(ASKED, [near(0.8, 1)] + [near(0.79, n) for n in range(2, 9)], 0, 100))
+    close = verifier.sure(evidence(ASKED, [near(0.97, 1)] + [near(0.5, n) for n in range(2, 9)], 0, 100))
+    far = verifier.sure(evidence(ASKED, [near(0.5, n) for n in range(1, 9)], 0, 100))
+
+    assert agreed > 0.9
+    assert contradicted < agreed - 0.2
+    assert far < 0.5 < close
+
+
+def test_labels_move_the_belief_and_survive_as_json() -> None:
+    """After many labels that contradict the shipped weights, a hit of that kind is no longer believed; the state is JSON."""
+    verifier, found = Verifier(), evidence(ASKED, [near(0.8)] * 8, 0, 100)
+    before = verifier.sure(found)
+    moved = [verifier.learn(found, right=False) for _ in range(20 * BATCH)]
+    restored = Verifier(json.loads(json.dumps(verifier.to_dict())))
+
+    assert sum(moved) == 20
+    assert verifier.sure(found) < 0.2 < before
+    assert restored.sure(found) == pytest.approx(verifier.sure(found))
+
+
+def test_a_state_of_other_evidence_is_left_aside() -> None:
+    """What another release learned about other features does not spoil this one."""
+    found = evidence(ASKED, [near(0.8)] * 8, 0, 100)
+    other = {"features": ["similarity"], "weights": [9.0], "precision": [[1.0]]}
+
+    assert Verifier(other).sure(found) == Verifier().sure(found)
+
+
+def test_caution_only_lowers_what_is_believed() -> None:
+    """The lower bound is never above the estimate."""
+    found = evidence(ASKED, [near(0.8)] * 8, 0, 100)
+    verifier = Verifier()
+
+    assert verifier.sure(found, caution=2) < verifier.sure(found, caution=0)
+
+
+@pytest.mark.parametrize("max_error", [0.005, 0.01, 0.05])
+def test_what_is_admitted_stays_within_the_budget(max_error: float) -> None:
+    """With estimates that are true, the share of requests that are served wrongly is the budget at most, and not far below."""
+    rng = random.Random(5)
+    budget = ErrorBudget(max_error)
+    expected = [0.0] * 20_000
+    for n in range(len(expected)):
+        sure = 1 - rng.random() ** 3
+        if budget.admits(sure):
+            expected[n] = 1 - sure
+    share = sum(expected[2000:]) / len(expected[2000:])
+
+    assert 0.6 * max_error < share <= 1.05 * max_error
+
+
+def test_nothing_is_served_that_is_more_likely_wrong() -> None:
+    """However much of the budget is left, a candidate below one half is not served, nor one that is not there."""
+    budget = ErrorBudget(0.4)
+
+    assert not any(budget.admits(sure) for sure in [0.45, 0.0] * 200)
