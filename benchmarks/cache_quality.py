@@ -22,7 +22,6 @@ from guards import wilson
 
 from llm_costopt.cache import verify
 from llm_costopt.cache.embed import WordLlamaEmbedder, unit
-from llm_costopt.cache.guards import CERTAIN
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.types import Answer, Message, Question
 
@@ -135,7 +134,7 @@ def sure(stored: str, asked: str) -> float:
     a, b = unit(embedder.embed(stored)), unit(embedder.embed(asked))
     similarity = 0.0 if a is None or b is None else float(a @ b)
     near = [verify.Neighbour(entry=1, similarity=similarity, text=stored, says=1)]
-    chosen = verify.candidate(asked, near, CERTAIN)
+    chosen = verify.candidate(asked, near)
     return 0.0 if chosen is None else SHIPPED.sure(verify.evidence(asked, near, chosen, 1))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_costopt.cache import guards, verify
+from llm_costopt.cache import verify
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder, unit
 from llm_costopt.demo.log import read_log
 
@@ -55,16 +55,13 @@ def examples(stream: Stream, seed: int) -> Iterator[tuple[verify.Evidence, bool]
         stored: list[tuple[str, str, Vector]] = []
         for text, same_as, vector in scope:
             near = neighbours(stored, vector)
-            chosen = verify.candidate(text, near, HARD)
+            chosen = verify.candidate(text, near)
             if chosen is not None:
                 right = stored[near[chosen].entry][1] == same_as
                 yield verify.evidence(text, near, chosen, len(stored)), right
                 if right and near[chosen].similarity > 0.7 and rng.random() < 0.6:
                     continue  # as if it had been served, and so not stored
             stored.append((text, same_as, vector))
-
-
-HARD = guards.CERTAIN
 
 
 def neighbours(stored: Sequence[tuple[str, str, Vector]], vector: Vector) -> list[verify.Neighbour]:

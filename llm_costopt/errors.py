@@ -20,5 +20,5 @@ class MissingExtraError(CostOptError, ImportError):
 class BadLogError(CostOptError, ValueError):
     """Catch this to show which line of which file to mend."""
 
-    def __init__(self, path: object, line: int, problem: str) -> None:
-        super().__init__(f"{path}, line {line}: {problem}")
+    def __init__(self, path: object, line: int | None, problem: str) -> None:
+        super().__init__(f"{path}: {problem}" if line is None else f"{path}, line {line}: {problem}")

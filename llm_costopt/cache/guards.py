@@ -95,10 +95,17 @@ def order(candidate: Candidate) -> str | None:
     return "order" if [w for w in asked if w in shared] != [w for w in stored if w in shared] else None
 
 
+def swapped(candidate: Candidate) -> str | None:
+    """Refuse when both sides have the same words but for one, in another order: `from A to B`, `from B to A`."""
+    asked, stored = Counter(content_words(candidate.asked)), Counter(content_words(candidate.stored))
+    others = (asked - stored).total() + (stored - asked).total()
+    return order(candidate) and "swapped" if others <= 1 else None
+
+
 GUARDS: tuple[Guard, ...] = (numbers, identifiers, dates, negation, opposites, quotes, asks, persons, words, order)
 """All of the above; the default where similarity alone decides."""
 
-CERTAIN: tuple[Guard, ...] = (numbers, identifiers, negation, opposites, quotes)
+CERTAIN: tuple[Guard, ...] = (numbers, identifiers, negation, opposites, quotes, swapped)
 """Those whose word is final even where other evidence is weighed."""
 
 

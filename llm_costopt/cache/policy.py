@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
-from llm_costopt.cache.guards import CERTAIN, Candidate, Guard, refusal
+from llm_costopt.cache.guards import Candidate, Guard, refusal
 from llm_costopt.cache.verify import ErrorBudget, Evidence, Neighbour, Verifier, candidate, evidence
 
 REMEMBERED = 1024
@@ -73,7 +73,7 @@ class Budget:
         self, exact: str, asked: str, near: Sequence[Neighbour], entries: int, refused: Callable[[str], None]
     ) -> Choice | None:
         """Choose among *near*, the nearest first, or wait for the answer to learn from it."""
-        chosen = candidate(asked, near, CERTAIN)
+        chosen = candidate(asked, near)
         if chosen is None:
             self._budget.admits(0.0)
             return None

@@ -7,7 +7,7 @@ package (made by `benchmarks/fit_verifier.py`) and goes on learning from the ans
 
 import json
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,7 +16,18 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_costopt.cache.guards import Candidate, Guard, asks, content_words, dates, order, persons, refusal
+from llm_costopt.cache.guards import (
+    CERTAIN,
+    GUARDS,
+    Candidate,
+    Guard,
+    asks,
+    content_words,
+    dates,
+    order,
+    persons,
+    refusal,
+)
 
 Evidence: TypeAlias = NDArray[np.float64]
 """One number for each of `FEATURES`."""
@@ -48,6 +59,9 @@ NEIGHBOURS = 8
 FLOOR = 0.3
 """Cosine below which nothing is a candidate, whatever the neighbours say."""
 
+WITNESSES = 3
+"""Neighbours that say the same, the candidate among them, from which on an answer counts as confirmed."""
+
 CAUTION = 0.5
 """Standard deviations of the model's own uncertainty that are taken off before a probability is used."""
 
@@ -75,11 +89,17 @@ class Neighbour:
     """Entries with the same number have answers that say the same."""
 
 
-def candidate(asked: str, neighbours: Sequence[Neighbour], guards: Sequence[Guard]) -> int | None:
-    """Find the nearest of *neighbours* that no guard refuses; None if there is none."""
+def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
+    """Find the nearest of *neighbours* that no guard refuses; None if there is none.
+
+    What other entries confirm is refused only for what is certain. What stands alone has nothing but its words to
+    speak for it, so that there every guard is heard.
+    """
+    witnesses = Counter(near.says for near in neighbours if near.similarity >= FLOOR)
     for n, near in enumerate(neighbours):
         if near.similarity < FLOOR:
             return None
+        guards = CERTAIN if witnesses[near.says] >= WITNESSES else (*CERTAIN, *GUARDS)
         if not refusal(Candidate(asked=asked, stored=near.text, similarity=near.similarity), guards):
             return n
     return None

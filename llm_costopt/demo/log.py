@@ -66,16 +66,16 @@ def read_log(path: str | os.PathLike[str] | None = None) -> list[LoggedRequest]:
     """
     file = resources.files("llm_costopt.demo") / "requests.jsonl" if path is None else Path(path)
     if isinstance(file, Path) and file.is_dir():
-        raise BadLogError(file, 0, "this is a folder, name a file of JSON lines")
+        raise BadLogError(file, None, "this is a folder, name a file of JSON lines")
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as problem:
-        raise BadLogError(file, 0, "there is no such file") from problem
+        raise BadLogError(file, None, "there is no such file") from problem
     except (OSError, UnicodeDecodeError) as problem:
-        raise BadLogError(file, 0, f"this file cannot be read as UTF-8 text ({problem})") from problem
+        raise BadLogError(file, None, f"this file cannot be read as UTF-8 text ({problem})") from problem
     rows = [_row(file, n, line) for n, line in enumerate(lines, 1) if line.strip()]
     if not rows:
-        raise BadLogError(file, 0, "there is no request in it")
+        raise BadLogError(file, None, "there is no request in it")
     return rows
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_costopt.cache import guards
-from llm_costopt.cache.guards import GUARDS, Candidate, Guard
+from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard
 
 REFUSE: dict[Guard, list[tuple[str, str]]] = {
     guards.numbers: [
@@ -95,6 +95,11 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("What does IT do?", "What does it do?"),
         ("Is a premium seat refundable?", "Is a basic seat refundable?"),
     ],
+    guards.swapped: [
+        ("Ship it from Oslo to Turin", "Ship it from Turin to Oslo"),
+        ("Do wolves fear sheep?", "Do sheep fear wolves?"),
+        ("Turn the old lamp into a new vase", "Turn the new vase into an old jar lamp"),
+    ],
     guards.order: [
         ("Trains Bergen Oslo", "Trains Oslo Bergen"),
         ("Did the dog bite the man?", "Did the man bite the dog?"),
@@ -157,6 +162,10 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("Baking bread", "Bake bread"),
         ("IS IT LATE", "is it late"),
     ],
+    guards.swapped: [
+        ("Ship it from Oslo to Turin", "Please ship this from Oslo to Turin"),
+        ("Feed the cat before the long flight", "Before a long flight the hungry grey cat wants food"),
+    ],
     guards.order: [
         ("What is the capital of Peru?", "So, the capital of Peru: what is it?"),
         ("Bake rye bread", "Bake the bread"),
@@ -215,7 +224,7 @@ def test_paraphrases_pass_all_guards(asked: str, stored: str) -> None:
 @settings(deadline=None)
 def test_guards_are_fair(one: str, other: str) -> None:
     """No guard minds which of two questions came first, or refuses a question for itself."""
-    assert [g(pair(one, other)) for g in GUARDS] == [g(pair(other, one)) for g in GUARDS]
+    assert [g(pair(one, other)) for g in (*GUARDS, *CERTAIN)] == [g(pair(other, one)) for g in (*GUARDS, *CERTAIN)]
     assert guards.refusal(pair(one, one), GUARDS) is None
 
 
@@ -230,4 +239,4 @@ def test_the_first_reason_is_the_one_that_is_named() -> None:
 
 def test_every_guard_is_on_by_default_and_tested_here() -> None:
     """A new guard needs pairs above."""
-    assert set(GUARDS) == set(REFUSE) == set(PASS)
+    assert {*GUARDS, *CERTAIN} == set(REFUSE) == set(PASS)

@@ -6,7 +6,6 @@ import random
 import numpy as np
 import pytest
 
-from llm_costopt.cache.guards import CERTAIN
 from llm_costopt.cache.verify import BATCH, FEATURES, ErrorBudget, Neighbour, Verifier, candidate, evidence
 
 ASKED = "how do i reset my password"
@@ -21,10 +20,29 @@ def test_the_candidate_is_the_nearest_that_no_guard_refuses() -> None:
     """A nearer one with another number is passed over; one that is far away is none."""
     passed_over = near(0.9, text="how do i reset my password 7 times")
 
-    assert candidate(ASKED, [passed_over, near(0.8)], CERTAIN) == 1
-    assert candidate(ASKED, [passed_over], CERTAIN) is None
-    assert candidate(ASKED, [near(0.1)], CERTAIN) is None
-    assert candidate(ASKED, [], CERTAIN) is None
+    assert candidate(ASKED, [passed_over, near(0.8)]) == 1
+    assert candidate(ASKED, [passed_over]) is None
+    assert candidate(ASKED, [near(0.1)]) is None
+    assert candidate(ASKED, []) is None
+
+
+def test_what_stands_alone_must_pass_every_guard() -> None:
+    """A word more is refused where one entry speaks for the answer, and heard where three say the same."""
+    alone = [near(0.9, text="how can I reset my voicemail password?")]
+    confirmed = [*alone, near(0.8, text="reset voicemail password"), near(0.7, text="voicemail password reset")]
+
+    assert candidate(ASKED, alone) is None
+    assert candidate(ASKED, confirmed) == 0
+
+
+def test_swapped_roles_are_refused_however_many_agree() -> None:
+    """The same words in another order are another question, whatever the neighbours say."""
+    stored = [
+        near(0.99 - n / 100, text=f"{please}move money from savings to checking")
+        for n, please in enumerate(["", "please ", "now "])
+    ]
+
+    assert candidate("move money from checking to savings", stored) is None
 
 
 def test_evidence_has_a_number_for_each_feature() -> None:
