@@ -10,7 +10,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel
 
 from langchain_costopt._convert import MARK
-from llm_costopt.cache.semantic import Hit
+from llm_costopt.cache.records import Hit
 
 _IDS = frozenset({"id", "call_id", "tool_call_id"})
 

@@ -15,6 +15,7 @@ from langchain_costopt._stored import dump, load
 from llm_costopt.cache import semantic
 from llm_costopt.cache.embed import Embedder, Vector
 from llm_costopt.cache.guards import GUARDS, Guard
+from llm_costopt.cache.records import CacheStats, Hit
 from llm_costopt.faults import fault
 from llm_costopt.types import Question
 
@@ -110,7 +111,7 @@ class SemanticCache(BaseCache):
         """Delete all entries of this namespace."""
         self._cache.clear()
 
-    def stats(self) -> semantic.CacheStats:
+    def stats(self) -> CacheStats:
         """Report what the cache did since it was made, in this process."""
         return self._cache.stats()
 
@@ -144,5 +145,5 @@ def _vector(numbers: list[float]) -> Vector:
     return np.asarray(numbers, dtype=np.float32)
 
 
-def _loaded(hit: semantic.Hit | None) -> RETURN_VAL_TYPE | None:
+def _loaded(hit: Hit | None) -> RETURN_VAL_TYPE | None:
     return None if hit is None else load(hit)

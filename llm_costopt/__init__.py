@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
-    from llm_costopt.cache.semantic import CacheStats, SemanticCache
+    from llm_costopt.cache.records import CacheStats
+    from llm_costopt.cache.semantic import SemanticCache
     from llm_costopt.errors import BadLogError, CostOptError, MissingExtraError
     from llm_costopt.monitor.ledger import Ledger
     from llm_costopt.monitor.prices import Prices
@@ -33,7 +34,8 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
-        **dict.fromkeys(["CacheStats", "SemanticCache"], "llm_costopt.cache.semantic"),
+        "CacheStats": "llm_costopt.cache.records",
+        "SemanticCache": "llm_costopt.cache.semantic",
         **dict.fromkeys(["BadLogError", "CostOptError", "MissingExtraError"], "llm_costopt.errors"),
         "Ledger": "llm_costopt.monitor.ledger",
         "Prices": "llm_costopt.monitor.prices",

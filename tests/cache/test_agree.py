@@ -27,6 +27,8 @@ DIFFERENT = [
         "Press the upper button to disable the alarm for tonight.",
     ),
     ("You can return unused items within sixty days.", "Our stores open at nine on every day but Sunday."),
+    ("We ship to the islands on working days only.", "We do not ship to the islands on working days only."),
+    ("Run `git reset --soft HEAD~1` in your working copy.", "Run `git reset --hard HEAD~1` in your working copy."),
     ("", "Unused items can be returned within 60 days."),
 ]
 

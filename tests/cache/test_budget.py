@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.types import Answer, Message, Question
 
@@ -109,12 +111,26 @@ def test_a_hit_says_how_sure_it_is() -> None:
 def test_what_was_learned_is_kept_with_the_store(tmp_path: Path) -> None:
     """A new process begins with the weights that the last one had, and finds its entries and what they say."""
     path = tmp_path / "cache.db"
-    first = SemanticCache(max_error=0.02, path=path)
-    replay(first, traffic(500))
-    first.close()
-    again = SemanticCache(max_error=0.02, path=path)
-    hits, wrong = replay(again, traffic(200, seed=4))
-    again.close()
+    lookups = [ask(f"hey {text}") for text, _ in traffic(200)]
+    found = []
+    for requests in (traffic(800), []):
+        cache = SemanticCache(max_error=0.1, shadow_rate=1e-9, path=path)
+        replay(cache, requests)
+        found.append([hit.sure if (hit := cache.find(q)) and hit.kind == "semantic" else None for q in lookups])
+        cache.close()
+    both = [(one, other) for one, other in zip(*found, strict=True) if one and other]
 
-    assert hits > 40
-    assert wrong <= 8
+    assert len(both) > 40
+    assert all(one == pytest.approx(other) for one, other in both)
+
+
+def test_answers_that_change_are_no_longer_served() -> None:
+    """When the right answers to the same questions begin to differ every time, the checks notice, and the hits stop."""
+    cache = SemanticCache(max_error=0.02, shadow_rate=0.2)
+    before, _ = replay(cache, traffic(600))
+    changing = [(text, f"{right} version {n}") for n, (text, right) in enumerate(traffic(2400, seed=4))]
+    replay(cache, changing[:2000])
+    after, _ = replay(cache, changing[2000:])
+
+    assert before > 150
+    assert after < 0.15 * 400

@@ -151,3 +151,13 @@ def test_threads_may_add_remove_and_search_at_once() -> None:
         assert all(searcher.result() for searcher in searchers)
     assert len(index) == len(kept)
     assert ids(index.near("one", asked, 8)) == ids(best(((n, vectors[n]) for n in kept), asked, 8))
+
+
+def test_the_size_of_a_scope_counts_what_is_left() -> None:
+    """Removed entries, other scopes and vectors of another length do not count."""
+    index = Index()
+    for entry, scope, length in ((1, "a", 2), (2, "a", 2), (3, "b", 2), (4, "a", 3)):
+        index.add(entry, scope, np.ones(length, dtype=np.float32))
+    index.remove(1)
+
+    assert (index.size("a", 2), index.size("b", 2), index.size("a", 3), index.size("c", 2)) == (1, 1, 1, 0)

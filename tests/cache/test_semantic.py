@@ -16,7 +16,8 @@ import pytest
 
 from llm_costopt.cache import guards
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder
-from llm_costopt.cache.semantic import Hit, SemanticCache
+from llm_costopt.cache.records import Hit
+from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
 RICE = "How do I cook rice?"
