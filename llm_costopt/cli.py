@@ -41,7 +41,7 @@ def demo(
     if as_json:
         print(json.dumps(figures))
     else:
-        _show(figures, rows, live=live, cheap=cheap, strong=strong)
+        _show(figures, rows, live=live, shipped=requests is None, cheap=cheap, strong=strong)
 
 
 def _replay(rows: list[LoggedRequest], *, threshold: float, live: bool, cheap: str, strong: str) -> dict[str, Any]:
@@ -69,7 +69,9 @@ def _replay(rows: list[LoggedRequest], *, threshold: float, live: bool, cheap: s
     return result.to_dict()
 
 
-def _show(figures: dict[str, Any], rows: list[LoggedRequest], *, live: bool, cheap: str, strong: str) -> None:
+def _show(
+    figures: dict[str, Any], rows: list[LoggedRequest], *, live: bool, shipped: bool, cheap: str, strong: str
+) -> None:
     before, after, saved = figures["before"], figures["after"], figures["saved"]
     table = Table()
     table.add_column("")
@@ -92,10 +94,10 @@ def _show(figures: dict[str, Any], rows: list[LoggedRequest], *, live: bool, che
     console = Console()
     console.print(f"{figures['requests']} requests: {strong} alone, then with cache and router over {cheap}")
     console.print(table)
-    console.print(_fine_print(rows, live=live), style="dim", highlight=False)
+    console.print(_fine_print(rows, live=live, shipped=shipped), style="dim", highlight=False)
 
 
-def _fine_print(rows: list[LoggedRequest], *, live: bool) -> str:
+def _fine_print(rows: list[LoggedRequest], *, live: bool, shipped: bool) -> str:
     if live:
         return "Answers of the real models; whether they are right is not known here."
     if not all(row.has_answers for row in rows):
@@ -103,10 +105,11 @@ def _fine_print(rows: list[LoggedRequest], *, live: bool) -> str:
             "This log holds requests only: every answer is a stand-in of 150 output tokens, so costs are those of"
             " stand-ins, escalations and right answers mean nothing, and latency is this machine's alone."
         )
+    written = "" if not shipped else " They were written for it by hand, and are not what the named models said."
     return (
-        "Answers, their token counts and model times are recorded in the log and played back by a server on 127.0.0.1;"
-        " no model was called. Latency is the recorded model time plus the time measured here."
-        " Prices are list prices of the bundled price list."
+        "Answers, token counts and model times are recorded in the log and played back by a server on 127.0.0.1; no"
+        f" model was called.{written} Latency is the recorded model time plus the time measured here. Prices are list"
+        " prices of the bundled price list."
     )
 
 
