@@ -77,6 +77,19 @@ def kind(message: BaseMessage) -> str | None:
     return (mark(message) or {}).get("cache")
 
 
+def test_an_error_budget_serves_by_evidence() -> None:
+    """With `max_error` the first paraphrase of a stored question hits at once, and the hit says how sure it is."""
+    cache = SemanticCache(max_error=0.05, shadow_rate=1e-9)
+    model = scripted("Wash it, then boil it for a quarter of an hour.")
+    model.cache = cache
+    model.invoke(RICE)
+    hit = model.invoke(RICE_TOO)
+    cache.close()
+
+    assert mark(hit)["cache"] == "semantic"
+    assert 0.9 < mark(hit)["sure"] <= 1
+
+
 def test_a_question_in_other_words_is_answered_from_store(
     cache: SemanticCache, chat: ChatOpenAI, llmock: LLMock
 ) -> None:
