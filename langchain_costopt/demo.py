@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.globals import get_llm_cache, set_llm_cache
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, convert_to_messages
+from langchain_core.messages import convert_to_messages
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable
@@ -20,7 +20,11 @@ from langchain_costopt.router import RouterChatModel
 from llm_costopt.demo.log import LoggedRequest, Tier
 from llm_costopt.demo.playback import Playback, serving
 from llm_costopt.demo.result import Result, Served
+from llm_costopt.errors import CostOptError
 from llm_costopt.types import CallRecord
+
+PATIENCE = 3
+"""Failures at the start after which a run ends: a wrong key or address fails every time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,10 @@ class _Run(BaseCallbackHandler):
         for row in self._rows:
             served.append(self._serve(row))
             self._tick()
+            if len(served) == PATIENCE and all(s.error for s in served):
+                raise CostOptError(
+                    f"none of the first {PATIENCE} requests was answered; the last error: {served[-1].error}"
+                )
         return served
 
     def on_llm_end(self, response: LLMResult, **_: Any) -> None:
@@ -109,12 +117,10 @@ class _Run(BaseCallbackHandler):
         self._row = row
         self._records.clear()
         began = time.perf_counter()
-        reply = self._chain(row).invoke(
-            {"messages": convert_to_messages([dict(m) for m in row.messages])}, {"callbacks": [self._monitor, self]}
-        )
+        reply, error = self._reply(row)
         elapsed = 1000 * (time.perf_counter() - began)
-        message: AIMessage = reply["raw"] if isinstance(reply, dict) else reply
-        completion = str(message.response_metadata.get("id"))
+        message = reply["raw"] if isinstance(reply, dict) else reply
+        completion = str(message.response_metadata.get("id")) if message else ""
         source = self._origin.get(completion)
         return Served(
             request=row,
@@ -122,7 +128,16 @@ class _Run(BaseCallbackHandler):
             source=source,
             right=_right(row, source, completion) if self._playback else None,
             latency_ms=elapsed + (self._playback.model_ms() if self._playback else 0.0),
+            error=error,
         )
+
+    def _reply(self, row: LoggedRequest) -> tuple[Any, str | None]:
+        """Send one request; whatever a provider or its client raises is that request's failure, not the run's."""
+        messages = convert_to_messages([dict(m) for m in row.messages])
+        try:
+            return self._chain(row).invoke({"messages": messages}, {"callbacks": [self._monitor, self]}), None
+        except Exception as problem:  # noqa: BLE001
+            return None, f"{type(problem).__name__}: {problem}"
 
     def _chain(self, row: LoggedRequest) -> Runnable[Any, Any]:
         prompt = ChatPromptTemplate([MessagesPlaceholder("messages")])
@@ -141,6 +156,8 @@ def _mark(message: Any) -> Mapping[str, Any]:
 
 def _right(row: LoggedRequest, source: LoggedRequest | None, completion: str) -> bool | None:
     """Look up whether the answer is right: another request's answer is right if both ask the same."""
+    if not completion:
+        return False
     if source is None:
         return None
     tier: Tier = "cheap" if completion.endswith("-cheap") else "strong"

@@ -86,6 +86,8 @@ def _show(
     for model, part in after["models"].items():
         table.add_row(f"answered by {model}", "", _percent(part))
     table.add_row("escalations", "", str(after["escalations"]))
+    if before["failed"] or after["failed"]:
+        table.add_row("requests that failed", str(before["failed"]), str(after["failed"]))
     table.add_row("right answers", _percent(before["right"]), _percent(after["right"]))
     for name in ("p50", "p95"):
         table.add_row(

@@ -24,6 +24,8 @@ class Served:
     """Whether the answer was right; None if that is not known."""
     latency_ms: float
     """Time measured here plus the log's recorded model time."""
+    error: str | None = None
+    """What went wrong if there was no answer."""
 
     @property
     def cost(self) -> Decimal | None:
@@ -89,6 +91,7 @@ def _figures(run: Sequence[Served]) -> dict[str, Any]:
     right = [s.right for s in run if s.right is not None]
     return {
         "cost_usd": None if None in costs else _number(sum((c for c in costs if c is not None), Decimal(0))),
+        "failed": sum(s.error is not None for s in run),
         "right": sum(right) / len(right) if right else None,
         "latency_p50_ms": round(statistics.median(latencies), 1),
         "latency_p95_ms": round(latencies[int(0.95 * (len(latencies) - 1))], 1),

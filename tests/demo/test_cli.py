@@ -157,3 +157,48 @@ def test_live_goes_to_the_server_of_the_environment(tmp_path: Path) -> None:
 
     assert found["after"]["hit_rate"] == 0.5
     assert found["before"]["right"] is None
+
+
+def test_a_request_that_fails_is_counted_and_the_run_goes_on(tmp_path: Path) -> None:
+    """A strong answer that the client refuses, being cut off, is a failed and wrong one, and no traceback."""
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    cut_off = {
+        "content": '{"n": ',
+        "finish_reason": "length",
+        "right": False,
+        "prompt_tokens": 9,
+        "completion_tokens": 3,
+    }
+    row = {
+        "messages": [{"role": "user", "content": "How many?"}],
+        "schema": {"name": "N", "schema": schema},
+        "same_as": "a",
+        "cheap": cut_off,
+        "strong": cut_off,
+    }
+    plain = {"text": "What is your fax number?", "same_as": "fax"}
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(r) + "\n" for r in (row, plain)), encoding="utf-8")
+    done = _run("demo", "--requests", str(log), "--json")
+    found = json.loads(done.stdout)
+
+    assert (found["before"]["failed"], found["after"]["failed"]) == (1, 1)
+    assert found["before"]["right"] == 0
+    assert found["before"]["cost_usd"] > 0
+
+
+def test_live_without_a_server_ends_early(tmp_path: Path) -> None:
+    """When nothing answers, the run ends after three requests with one sentence that holds the provider's error."""
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"text": "What is your fax number?"}\n' * 50, encoding="utf-8")
+    wrong = {"OPENAI_API_KEY": "key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    done = _run("demo", "--live", "--requests", str(log), **wrong)
+
+    assert done.returncode == 1
+    assert "none of the first 3 requests was answered; the last error: " in done.stderr
+    assert "Traceback" not in done.stderr
