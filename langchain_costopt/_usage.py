@@ -19,6 +19,11 @@ def usage(message: BaseMessage) -> Usage | None:
     return reported or _of_token_usage(message.response_metadata.get("token_usage"))
 
 
+def is_from_cache(reported: Mapping[str, Any] | None) -> bool:
+    """Tell by core's own mark whether any cache gave the reply; apart from it, it looks like a paid one."""
+    return (reported or {}).get("total_cost") == 0
+
+
 def usage_of_result(result: LLMResult, *, prompts: int = 1) -> Usage | None:
     """Read the tokens of one call, which may have been made for several *prompts*.
 

@@ -15,7 +15,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from typing_extensions import override
 
-from langchain_costopt._usage import usage_of_result
+from langchain_costopt._usage import is_from_cache, usage_of_result
 from llm_costopt.batch.window import BatchStats, Ticket, Window, call_in_forked_child
 from llm_costopt.monitor.prices import Price, Prices
 
@@ -206,7 +206,7 @@ class BatchingCallbackHandler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """Return the call's slot, and add up what the call cost."""
         self._on_end(run_id)
-        if _from_cache(response):
+        if is_from_cache(getattr(_message(response), "usage_metadata", None)):
             return
         cost = None
         try:
@@ -249,8 +249,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _message(response: LLMResult) -> BaseMessage | None:
     return next((g.message for gs in response.generations for g in gs if isinstance(g, ChatGeneration)), None)
-
-
-def _from_cache(response: LLMResult) -> bool:
-    # LangChain's mark: the tokens are those of the call that was paid once.
-    return (getattr(_message(response), "usage_metadata", None) or {}).get("total_cost") == 0

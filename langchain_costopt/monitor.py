@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER
-from langchain_costopt._usage import usage_of_error, usage_of_metadata, usage_of_result
+from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
 from llm_costopt.monitor.account import account
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price, Prices
@@ -247,8 +247,7 @@ def _once(name: str | None) -> str | None:
 
 
 def _cache(kind: CacheKind | None, reported: Mapping[str, Any] | None) -> CacheKind | None:
-    # Core's own mark on whatever any cache returned; apart from it, the stored message looks like a paid one.
-    return kind or ("exact" if (reported or {}).get("total_cost") == 0 else None)
+    return kind or ("exact" if is_from_cache(reported) else None)
 
 
 def _is_batch(said: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:

@@ -157,6 +157,7 @@ class RouterChatModel(BaseChatModel):
             tier=call,
             options={} if stop is None else {"stop": stop},
             tools=kwargs.get("tools") or (),
+            with_schema=bool(kwargs.get("response_format")),
         )
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:

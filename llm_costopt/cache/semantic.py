@@ -116,7 +116,7 @@ class SemanticCache:
         self._indexed = 0
         self._room = self._max_entries - len(self._store)
         self._vectors: OrderedDict[str, Vector] = OrderedDict()
-        self._facts: dict[int, tuple[str, int]] = {}
+        self._facts: dict[int, tuple[str, int, float | None]] = {}
         self._policy = self._make_policy()
         self._pid = os.getpid()  # last: until here a second thread must not take this cache for open
 
@@ -164,6 +164,7 @@ class SemanticCache:
         says = self._says(key, vector, answer.text)
         if state := self._policy.answered(key.exact, says):
             self._store.keep_learned(json.dumps(state))
+        expires_at = None if fresh_for is None else now + fresh_for
         entry = self._store.put(
             exact=key.exact,
             scope=key.scope,
@@ -172,12 +173,12 @@ class SemanticCache:
             answer=answer.text,
             says=says,
             stored_at=now,
-            expires_at=None if fresh_for is None else now + fresh_for,
+            expires_at=expires_at,
             vector=vector,
             embedder=None if vector is None else self._embedder.name,
         )
         if vector is not None:
-            self._facts[entry] = (key.text, says)
+            self._facts[entry] = (key.text, says, expires_at)
             self._index.add(entry, key.scope, vector)
         self._count("stored")
         self._make_room(now)
@@ -252,9 +253,15 @@ class SemanticCache:
         return self._serve(entry, "semantic", choice.neighbour.similarity, choice.sure)
 
     def _near(self, scope: str, vector: Vector) -> list[Neighbour]:
-        found = self._index.near(scope, vector, NEIGHBOURS)
-        facts = [(entry, similarity, self._facts.get(entry)) for entry, similarity in found]
-        return [Neighbour(entry=e, similarity=s, text=f[0], says=f[1]) for e, s, f in facts if f]
+        now = self._clock()
+        near = []
+        for entry, similarity in self._index.near(scope, vector, NEIGHBOURS):
+            text, says, expires_at = self._facts.get(entry, ("", 0, now))
+            if expires_at is None or now < expires_at:
+                near.append(Neighbour(entry=entry, similarity=similarity, text=text, says=says))
+            else:  # what has expired must not stand before what is fresh; stored anew, it is indexed anew
+                self._forget(entry)
+        return near
 
     def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
         """Find the number of the neighbours that say the same as *answer*, or make a new one."""
@@ -303,8 +310,8 @@ class SemanticCache:
         if not self._store.changed():
             return
         latest = self._indexed
-        for entry, scope, text, says, vector in self._store.vectors(self._embedder.name, latest):
-            self._facts[entry] = (text, says)
+        for entry, scope, text, says, expires_at, vector in self._store.vectors(self._embedder.name, latest):
+            self._facts[entry] = (text, says, expires_at)
             self._index.add(entry, scope, vector)
             latest = entry
         with self._lock:

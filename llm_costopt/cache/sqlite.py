@@ -150,14 +150,14 @@ class SQLiteStore:
         changed, self._seen = version != self._seen, version
         return changed
 
-    def vectors(self, embedder: str, after: int) -> Iterator[tuple[int, str, str, int, Vector]]:
-        """Iterate over id, scope, text, saying and vector of what *embedder* embedded, with ids above *after*."""
+    def vectors(self, embedder: str, after: int) -> Iterator[tuple[int, str, str, int, float | None, Vector]]:
+        """Iterate over id, scope, text, saying, expiry and vector of what *embedder* embedded, with ids above *after*."""
         rows = self._db.run(
-            "SELECT id, scope, text, says, vector FROM entries WHERE id > ? AND embedder = ? ORDER BY id",
+            "SELECT id, scope, text, says, expires_at, vector FROM entries WHERE id > ? AND embedder = ? ORDER BY id",
             after,
             embedder,
         )
-        return ((*row[:4], np.frombuffer(row[4], dtype=np.float32)) for row in map(tuple, rows))
+        return ((*row[:5], np.frombuffer(row[5], dtype=np.float32)) for row in map(tuple, rows))
 
     def learned(self) -> str | None:
         """Return what `keep_learned` kept in this namespace."""

@@ -539,6 +539,21 @@ def run_holder(path: Path) -> "subprocess.Popen[str]":
     return holder
 
 
+def test_an_expired_answer_does_not_hide_a_fresh_one(clock: Clock) -> None:
+    """When the nearest stored question has expired, the next one above the threshold is served."""
+    cache = SemanticCache(ttl=lambda question, _: 10 if question.messages[-1].text == RICE else 1000, clock=clock)
+    cache.save(ask(RICE), GOOD, "short-lived")
+    cache.save(ask(RICE_TOO), GOOD, "long-lived")
+    before = cache.find(ask("How do you cook rice?"))
+    clock.now += 20
+    after = cache.find(ask("How do you cook rice?"))
+    cache.save(ask(RICE), GOOD, "stored anew")
+    again = cache.find(ask("How do you cook rice?"))
+    cache.close()
+
+    assert [hit and hit.payload for hit in (before, after, again)] == ["short-lived", "long-lived", "stored anew"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -67,7 +67,7 @@ def test_put_replaces(store: SQLiteStore) -> None:
     assert len(store) == 1
     assert entry is not None
     assert (entry.payload, entry.stored_at, entry.expires_at, entry.used_at) == ("new", 3.0, None, 3.0)
-    assert [(n, list(v)) for n, _, _, _, v in store.vectors("e", 0)] == [(first, list(vector))]
+    assert [(n, list(v)) for n, *_, v in store.vectors("e", 0)] == [(first, list(vector))]
 
 
 def test_vectors_are_listed_by_embedder_and_id(store: SQLiteStore) -> None:
