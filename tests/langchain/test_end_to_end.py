@@ -142,3 +142,13 @@ async def test_whatever_fails_the_call_answers(llmock: LLMock, tmp_path: Path) -
     assert awaited.content
     assert broken.stats().errors >= 4
     assert costs.failures >= 5
+
+
+def test_a_response_format_counts_as_a_structure(llmock: LLMock, cache: SemanticCache) -> None:
+    """A request that binds a response format is never simple, so that its answer is checked."""
+    cheap, strong = (ChatOpenAI(model=name, max_retries=0) for name in ("gpt-4o-mini", "gpt-4o"))
+    router = RouterChatModel(cheap=cheap, strong=strong)
+    asked = [router, router.bind(response_format={"type": "json_object"})]
+    levels = [model.invoke("What is an IBAN?").response_metadata["llm_costopt"]["complexity"] for model in asked]
+
+    assert levels == ["simple", "medium"]
