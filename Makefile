@@ -7,7 +7,7 @@ BIN := .venv/bin
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable ".[langchain,llamaindex,notebooks]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[langchain,llamaindex,redis,notebooks]" --group dev
 	touch $@
 
 demo: .venv/.installed

@@ -1,11 +1,14 @@
 """How often does the cache hit, and how often is a hit wrong? Streams and pairs, through the public API.
 
-    python benchmarks/cache_quality.py [--stream FILE ...] [--pairs FILE ...] [--max-error 0.01] [--orders 5] [--json]
+    python benchmarks/cache_quality.py [--stream FILE ...] [--pairs FILE ...] [--max-error 0.01] [--orders 5]
+                                       [--free-text] [--json]
 
 A line of a stream is `{"text": …, "same_as": …}` in order of arrival: a miss stores the right answer, as a model
 would give it, and a hit is right when both requests have the same `same_as`. A line of a file of pairs is
 `{"a": …, "b": …, "same": 0 or 1, "type": optional}`: `a` is stored and `b` is looked up, alone in its scope. Rates are shares of
 all requests; intervals are Wilson's, at 95 %. Beside a stream stands the best plain threshold in hindsight.
+With `--free-text` the answers are not the labels but sentences in several wordings (see `free_text.py`), or what a row
+has as `answer`, so that the cache must judge which answers say the same; a hit is right by `same_as` all the same.
 """
 
 import argparse
@@ -18,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from free_text import worded
 from guards import wilson
 
-from llm_costopt.cache import verify
+from llm_costopt.cache import verifier, verify
 from llm_costopt.cache.embed import WordLlamaEmbedder, unit
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.types import Answer, Message, Question
@@ -46,13 +50,13 @@ def replay(stream: Sequence[dict[str, Any]], max_error: float) -> tuple[int, int
             hits += 1
             wrong += hit.payload != row["same_as"]
         else:
-            cache.save(asked, Answer(text=row["same_as"]), row["same_as"])
+            cache.save(asked, Answer(text=row.get("answer", row["same_as"])), row["same_as"])
     return hits, wrong, cache.stats().refused.get("shadow", 0)
 
 
-def measure_stream(path: Path, max_error: float, orders: int) -> dict[str, Any]:
+def measure_stream(path: Path, max_error: float, orders: int, free_text: bool) -> dict[str, Any]:
     """Replay a stream in the order of the file and in random ones."""
-    stream = rows(path)
+    stream = worded(rows(path)) if free_text else rows(path)
     runs = []
     for seed in range(orders):
         order = list(stream)
@@ -133,12 +137,12 @@ def sure(stored: str, asked: str) -> float:
     embedder = WordLlamaEmbedder()
     a, b = unit(embedder.embed(stored)), unit(embedder.embed(asked))
     similarity = 0.0 if a is None or b is None else float(a @ b)
-    near = [verify.Neighbour(entry=1, similarity=similarity, text=stored, says=1)]
+    near = [verify.Neighbour(entry=str(1), similarity=similarity, text=stored, says=1)]
     chosen = verify.candidate(asked, near)
     return 0.0 if chosen is None else SHIPPED.sure(verify.evidence(asked, near, chosen, 1))
 
 
-SHIPPED = verify.Verifier()
+SHIPPED = verifier.Verifier()
 
 
 def recall(ranked: Iterable[tuple[float, bool]]) -> dict[str, float]:
@@ -162,11 +166,14 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*", type=Path, default=[])
     parser.add_argument("--max-error", type=float, default=0.01)
     parser.add_argument("--orders", type=int, default=5)
+    parser.add_argument("--free-text", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     found = {
         "max_error": options.max_error,
-        "streams": {str(p): measure_stream(p, options.max_error, options.orders) for p in options.stream},
+        "streams": {
+            str(p): measure_stream(p, options.max_error, options.orders, options.free_text) for p in options.stream
+        },
         "pairs": {str(p): measure_pairs(p, options.max_error) for p in options.pairs},
     }
     if options.json:

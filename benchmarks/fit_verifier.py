@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from llm_costopt.cache import verify
+from llm_costopt.cache import verifier, verify
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder, unit
 from llm_costopt.demo.log import read_log
 
@@ -52,23 +52,22 @@ def examples(stream: Stream, seed: int) -> Iterator[tuple[verify.Evidence, bool]
     done = 0
     for size in SCOPES:
         scope, done = order[done : done + size], done + size
-        stored: list[tuple[str, str, Vector]] = []
+        stored: list[tuple[str, str]] = []
+        vectors = np.empty((len(scope), rows[0][2].size), dtype=np.float32)
         for text, same_as, vector in scope:
-            near = neighbours(stored, vector)
+            near = neighbours(stored, vectors[: len(stored)] @ vector)
             chosen = verify.candidate(text, near)
             if chosen is not None:
                 right = stored[near[chosen].entry][1] == same_as
                 yield verify.evidence(text, near, chosen, len(stored)), right
                 if right and near[chosen].similarity > 0.7 and rng.random() < 0.6:
                     continue  # as if it had been served, and so not stored
-            stored.append((text, same_as, vector))
+            vectors[len(stored)] = vector
+            stored.append((text, same_as))
 
 
-def neighbours(stored: Sequence[tuple[str, str, Vector]], vector: Vector) -> list[verify.Neighbour]:
-    """Find the nearest of what is stored."""
-    if not stored:
-        return []
-    similar = np.array([v for _, _, v in stored]) @ vector
+def neighbours(stored: Sequence[tuple[str, str]], similar: Vector) -> list[verify.Neighbour]:
+    """List the nearest of what is *stored*, given how *similar* each is."""
     best = np.argsort(-similar)[: verify.NEIGHBOURS]
     says = {same_as: n for n, same_as in enumerate(dict.fromkeys(stored[n][1] for n in best))}
     return [
@@ -89,7 +88,7 @@ def main() -> None:
     mean[-1], scale[-1] = 0.0, 1.0
     labels = [(z, right, 1.0) for z, right in zip((x - mean) / scale, y, strict=True)]
     start = np.zeros(len(mean))
-    weights, _ = verify.fit(start, np.eye(len(start)), labels)
+    weights, _ = verifier.fit(start, np.eye(len(start)), labels)
     options.output.write_text(
         json.dumps(
             {

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from langchain_costopt.cache import SemanticCache
     from langchain_costopt.monitor import CostCallbackHandler
     from langchain_costopt.router import RouterChatModel
+    from llm_costopt.cache.scope import cache_scope
 
-__all__ = ["BatchingCallbackHandler", "CostCallbackHandler", "RouterChatModel", "SemanticCache"]
+__all__ = ["BatchingCallbackHandler", "CostCallbackHandler", "RouterChatModel", "SemanticCache", "cache_scope"]
 
 __getattr__ = attach(
     __name__,
@@ -19,6 +20,7 @@ __getattr__ = attach(
         "CostCallbackHandler": "langchain_costopt.monitor",
         "RouterChatModel": "langchain_costopt.router",
         "SemanticCache": "langchain_costopt.cache",
+        "cache_scope": "llm_costopt.cache.scope",
     },
     needs={"langchain_core": "langchain", "langchain_openai": "langchain"},
 )

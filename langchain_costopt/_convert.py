@@ -5,10 +5,15 @@ import re
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.load.dump import dumps
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.outputs import ChatGeneration, Generation
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableBinding
 from pydantic import BaseModel
 
 from llm_costopt.types import Answer, Message, Question, ToolCall
@@ -24,6 +29,7 @@ _SCHEMA = re.compile(
     r"""['"](?:response_format|response_schema|response_json_schema|response_mime_type|json_schema|json_mode"""
     r"""|ls_structured_output_format|format|guided_json)['"]\s*[,:](?!\s*(?:None|null|\[\]|\{\}))"""
 )
+_MODEL = re.compile(r"""['"](?:model_name|model|model_id)['"]\s*[,:]\s*['"]([^'"]+)['"]""")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
 _CLASS = re.compile(r"<class '([^']+)'>")
 
@@ -45,6 +51,11 @@ def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
     of those that `create_model` makes.
     A prompt that is not LangChain's JSON of messages is one human turn: completion models pass plain text.
     """
+    # The same request is what an exact hit is, so reading it once is worth remembering; classes may change meanwhile.
+    return _read(prompt, llm_string) if "<class '" in llm_string else _read_before(prompt, llm_string)
+
+
+def _read(prompt: str, llm_string: str) -> Question | None:
     schemas = [_schema(name) for name in _CLASS.findall(llm_string)]
     if _ADDRESS.search(llm_string) or None in schemas:
         return None
@@ -58,9 +69,36 @@ def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
         messages=messages,
         # A class is only named there: one whose fields changed is another schema.
         model=llm_string + "".join(s for s in schemas if s),
+        model_name=name[1] if (name := _MODEL.search(llm_string)) else None,
         with_tools=bool(_TOOLS.search(llm_string)),
         with_schema=bool(_SCHEMA.search(llm_string)),
     )
+
+
+_read_before = lru_cache(maxsize=256)(_read)
+
+
+def prompt_of(messages: LanguageModelInput) -> str:
+    """Write *messages* as a `BaseCache` is handed them."""
+    if isinstance(messages, PromptValue):
+        turns = messages.to_messages()
+    else:
+        turns = [HumanMessage(messages)] if isinstance(messages, str) else convert_to_messages(messages)
+    return dumps([turn.model_copy(update={"id": None}) for turn in turns])
+
+
+def llm_string_of(model: Runnable[Any, Any]) -> str:
+    """Write *model* with the options that are bound to it as a `BaseCache` is handed it.
+
+    Raises TypeError for what is no chat model.
+    """
+    bound: Any = model
+    options: dict[str, Any] = {}
+    while isinstance(bound, RunnableBinding):
+        bound, options = bound.bound, {**bound.kwargs, **options}
+    if not isinstance(bound, BaseChatModel):
+        raise TypeError(f"model is a chat model, with options bound to it or not; got {type(bound).__name__}")
+    return bound._get_llm_string(**options)  # noqa: SLF001 - the host's one place for it
 
 
 def messages_of(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:

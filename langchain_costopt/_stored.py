@@ -1,6 +1,8 @@
 """Generations ↔ the JSON that the cache stores: fields of messages, never objects; a hit is a fresh copy."""
 
+import itertools
 import json
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +13,8 @@ from pydantic import BaseModel
 
 from langchain_costopt._convert import MARK
 from llm_costopt.cache.records import Hit
+
+_PROCESS, _count = uuid.uuid4().hex, itertools.count()
 
 _IDS = frozenset({"id", "call_id", "tool_call_id"})
 
@@ -32,10 +36,12 @@ def load(hit: Hit) -> list[Generation]:
         "cache": hit.kind,
         "similarity": round(hit.similarity, 4),
         "age_s": round(hit.age, 1),
-        "entry": hit.entry,
+        "id": hit.id,
     }
     if hit.sure is not None:
         mark["sure"] = round(hit.sure, 4)
+    if hit.stale:
+        mark["stale"] = True
     return [_load(stored, mark) for stored in json.loads(hit.payload)]
 
 
@@ -89,7 +95,8 @@ def _load(stored: Mapping[str, Any], mark: Mapping[str, Any]) -> Generation:
             fresh[call["id"]] = _fresh_id(call["id"])
     fields = _renamed(fields, fresh) if fresh else fields
     fields["response_metadata"][MARK] = dict(mark)
-    message = AIMessage(**fields, id=f"lc_cache--{uuid.uuid4()}")
+    # Unlike a UUID per message this asks the system for nothing, which would be a tenth of an exact hit's time.
+    message = AIMessage(**fields, id=f"lc_cache--{_PROCESS}-{os.getpid()}-{next(_count)}")
     return ChatGeneration(message=message, generation_info=stored["info"])
 
 

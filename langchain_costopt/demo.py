@@ -41,15 +41,16 @@ def replay(
     rows: Sequence[LoggedRequest],
     *,
     models: Models,
-    threshold: float = 0.95,
+    max_error: float = 0.01,
+    threshold: float | None = None,
     live: bool = False,
     tick: Callable[[], object] = lambda: None,
 ) -> Result:
     """Replay *rows* twice against recorded answers, or with *live* against the real models.
 
-    *threshold* is the cache's; *tick* is called after each request of each run.
+    *max_error* and *threshold* are the cache's; *tick* is called after each request of each run.
     """
-    cache = SemanticCache(threshold=threshold)
+    cache = SemanticCache(max_error=max_error, threshold=threshold)
     tiers: dict[str, Tier] = {models.cheap: "cheap", models.strong: "strong"}
     playback = None if live else Playback(rows, tiers)
     with serving(playback) if playback else nullcontext() as url:

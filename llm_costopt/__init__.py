@@ -6,6 +6,7 @@ from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
     from llm_costopt.cache.records import CacheStats
+    from llm_costopt.cache.scope import cache_scope
     from llm_costopt.cache.semantic import SemanticCache
     from llm_costopt.errors import BadLogError, CostOptError, MissingExtraError
     from llm_costopt.monitor.ledger import Ledger
@@ -29,6 +30,7 @@ __all__ = [
     "Summary",
     "ToolCall",
     "Usage",
+    "cache_scope",
 ]
 
 __getattr__ = attach(
@@ -36,6 +38,7 @@ __getattr__ = attach(
     {
         "CacheStats": "llm_costopt.cache.records",
         "SemanticCache": "llm_costopt.cache.semantic",
+        "cache_scope": "llm_costopt.cache.scope",
         **dict.fromkeys(["BadLogError", "CostOptError", "MissingExtraError"], "llm_costopt.errors"),
         "Ledger": "llm_costopt.monitor.ledger",
         "Prices": "llm_costopt.monitor.prices",

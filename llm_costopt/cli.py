@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,8 @@ def _about() -> None:
 @app.command()
 def demo(
     requests: Annotated[Path | None, typer.Option(help="A log of your own instead of the one that ships.")] = None,
-    threshold: Annotated[float, typer.Option(help="Least similarity of a cache hit.")] = 0.95,
+    max_error: Annotated[float, typer.Option(help="Share of the requests that the cache may answer wrongly.")] = 0.01,
+    threshold: Annotated[float | None, typer.Option(help="Least similarity of a hit, instead of --max-error.")] = None,
     live: Annotated[bool, typer.Option(help="Ask the real models; needs OPENAI_API_KEY, costs money.")] = False,
     cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
     strong: Annotated[str, typer.Option(help="The strong model.")] = "gpt-4o",
@@ -37,18 +39,21 @@ def demo(
         raise ValueError("--live asks real models: set OPENAI_API_KEY (and OPENAI_BASE_URL for another provider)")
     if cheap == strong:
         raise ValueError(f"--cheap and --strong are two models, not twice {cheap!r}")
-    figures = _replay(rows, threshold=threshold, live=live, cheap=cheap, strong=strong)
+    figures = _replay(rows, live=live, cheap=cheap, strong=strong, max_error=max_error, threshold=threshold)
     if as_json:
         print(json.dumps(figures))
     else:
         _show(figures, rows, live=live, shipped=requests is None, cheap=cheap, strong=strong)
 
 
-def _replay(rows: list[LoggedRequest], *, threshold: float, live: bool, cheap: str, strong: str) -> dict[str, Any]:
+def _replay(
+    rows: list[LoggedRequest], *, live: bool, cheap: str, strong: str, max_error: float, threshold: float | None
+) -> dict[str, Any]:
     try:
         from langchain_costopt.demo import Models, replay
     except ModuleNotFoundError as missing:
         raise MissingExtraError("the demo", "langchain") from missing
+    random.seed(0)  # which hits the cache checks: two runs shall print the same
     bar = Progress(
         TextColumn("replaying"),
         BarColumn(),
@@ -62,6 +67,7 @@ def _replay(rows: list[LoggedRequest], *, threshold: float, live: bool, cheap: s
         result = replay(
             rows,
             models=Models(cheap=cheap, strong=strong),
+            max_error=max_error,
             threshold=threshold,
             live=live,
             tick=lambda: bar.advance(task),

@@ -70,6 +70,8 @@ class Question:
     """The conversation, the newest turn last; never empty."""
     model: str = ""
     """Which model with which parameters, as exactly as the host can say it."""
+    model_name: str | None = None
+    """The model's name alone, where the host says it."""
     with_tools: bool = False
     """Whether the model may call tools or has been told to."""
     with_schema: bool = False

@@ -1,9 +1,11 @@
 """Do two answers say the same? Never asked about questions, only about answers that a model gave."""
 
 import re
+from hashlib import blake2b
 
 from llm_costopt.cache.embed import WordLlamaEmbedder, unit
-from llm_costopt.cache.guards import Candidate, negation, number_words, opposites
+from llm_costopt.cache.guards import Candidate, negation, opposites
+from llm_costopt.cache.reading import read
 
 CLOSE = 0.7
 """Cosine of answers that say the same. Measured on the answers of the demo's log: of 674 pairs of differently worded
@@ -24,7 +26,7 @@ def agree(one: str, other: str) -> bool:
         return True
     if min(len(first), len(second)) < SHORT:
         return False
-    numbers = number_words(one), number_words(other)
+    numbers = read(one).numbers.keys(), read(other).numbers.keys()
     if not (numbers[0] <= numbers[1] or numbers[1] <= numbers[0]):
         return False
     pair = Candidate(asked=one, stored=other, similarity=1.0)
@@ -35,5 +37,18 @@ def agree(one: str, other: str) -> bool:
     return a is not None and b is not None and float(a @ b) >= CLOSE
 
 
+def number(answer: str) -> int:
+    """Return a positive number that answers share if they are the same but for case, spacing and marks.
+
+    Below 2⁶²; the same in every process. Differently worded answers that `agree` have different ones.
+    """
+    words = " ".join(_plain(answer)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(words, digest_size=8).digest(), "big") >> 2
+
+
+# The signs of what is not the same without them: -5 and 5, C++ and C, < and >, 5 % and $5.
+_PLAIN = re.compile(r"[^\W_]+[+#]*|(?<!\w)[-+](?=\d)|[<>=≠≤≥%$€£¥]")
+
+
 def _plain(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", text.casefold())
+    return _PLAIN.findall(text.casefold()) or text.split()

@@ -1,7 +1,7 @@
 """Which words of a request are the question, and what must match exactly.
 
 Everything but the question goes into an exact hash, the scope: model and parameters, system prompt,
-earlier turns, tools, schema, namespace. Similarity is only ever computed inside one scope.
+earlier turns, tools, schema, namespace, tenant, epoch. Similarity is only ever computed inside one scope.
 """
 
 import hashlib
@@ -10,7 +10,11 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from llm_costopt.cache.followup import is_follow_up
 from llm_costopt.types import Message, Question
+
+_json = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode
+"""Writes JSON, which keeps the borders between parts."""
 
 _MINTED = frozenset({"text", "thinking", "reasoning", "tool_use", "tool_call", "invalid_tool_call", "function_call"})
 """Content blocks whose `id` is minted per message; in others (files, images) an `id` can name the content."""
@@ -26,29 +30,27 @@ class Key:
     """Hex digest of everything but the question."""
     text: str
     """The question."""
-    exact_only: str | None
-    """Why the question may not be matched by meaning, or None if it may."""
+    endpoint: int
+    """What requests of one place in the application share: model, system prompt, tenant, first turn or later one."""
 
 
-def key_of(question: Question, *, namespace: str = "", max_words: int = 50) -> Key:
+def key_of(question: Question, *, namespace: str = "", tenant: str = "", epoch: str = "") -> Key:
     """Split *question* into what must match exactly and what may match by meaning."""
     *earlier, last = question.messages
     text = unicodedata.normalize("NFC", last.text).strip()
-    scope = _digest(
-        namespace,
-        question.model,
-        [question.with_tools, question.with_schema],
-        _canonical([*earlier, _without_text(last)]),
-    )
+    around = [namespace, tenant, epoch, question.model, question.with_tools, question.with_schema]
+    scope = _digest(_json([around, _canonical([*earlier, _without_text(last)])]))
+    system = tuple(m.text for m in earlier if m.role == "system")
     return Key(
-        exact=_digest(scope, text),
+        exact=_digest(scope + text),  # the scope's length is always the same: no other pair gives this line
         scope=scope,
         text=text,
-        exact_only=_exact_only(question, text, max_words),
+        endpoint=hash((namespace, tenant, question.model, system, len(system) < len(earlier))),
     )
 
 
-def _exact_only(question: Question, text: str, max_words: int) -> str | None:
+def exact_only(question: Question, text: str, max_words: int) -> str | None:
+    """Say why *question*, whose last words are *text*, may not be matched by meaning; None if it may."""
     messages = question.messages
     reasons = {
         "tools": question.with_tools or any(m.tool_calls or m.role == "tool" for m in messages),
@@ -60,6 +62,8 @@ def _exact_only(question: Question, text: str, max_words: int) -> str | None:
         "lines": "\n" in text,
         # Eight characters a word also bounds the languages that write no spaces.
         "length": not text or len(text.split()) > max_words or len(text) > 8 * max_words,
+        # With the turns that it points at, a follow-up is safe: they are in the scope.
+        "follow-up": all(m.role == "system" for m in messages[:-1]) and is_follow_up(text),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -102,7 +106,6 @@ def _without_text(last: Message) -> Message:
     )
 
 
-def _digest(*parts: Any) -> str:
-    """Hash JSON, which keeps the borders between parts; a lone surrogate is hashed, not refused."""
-    line = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+def _digest(line: str) -> str:
+    """Hash a line; a lone surrogate is hashed, not refused."""
     return hashlib.sha256(line.encode("utf-8", "surrogatepass")).hexdigest()

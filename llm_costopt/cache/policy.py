@@ -1,17 +1,16 @@
 """Which of the neighbours is served: by a plain threshold, or by evidence within an error budget."""
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
-from llm_costopt.cache.guards import Candidate, Guard, refusal
-from llm_costopt.cache.verify import ErrorBudget, Evidence, Neighbour, Verifier, candidate, evidence
-
-REMEMBERED = 1024
-"""How many requests that missed are remembered until their answers arrive."""
+from llm_costopt.cache.budget import ErrorBudget
+from llm_costopt.cache.explain import Considered, Judgement
+from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, refusal
+from llm_costopt.cache.recent import Recent
+from llm_costopt.cache.verifier import Verifier
+from llm_costopt.cache.verify import FEATURES, Evidence, Neighbour, candidate, evidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +44,21 @@ class Threshold:
             refused(reason)
         return None
 
+    def judge(self, asked: str, near: Sequence[Neighbour], entries: int) -> Judgement:
+        """Say what `choose` would make of *near*."""
+        del entries
+        considered = _considered(asked, near, self._guards)
+        fit = (n for n, one in enumerate(considered) if not one.refused and one.similarity >= self._threshold)
+        return Judgement(considered=considered, chosen=next(fit, None), sure=None, bar=self._threshold, evidence={})
+
     def answered(self, exact: str, says: int) -> dict[str, Any] | None:
         """Learn nothing."""
         del exact, says
+        return None
+
+    def judged(self, exact: str, *, right: bool) -> dict[str, Any] | None:
+        """Learn nothing."""
+        del exact, right
         return None
 
 
@@ -66,8 +77,8 @@ class Budget:
         self._budget = ErrorBudget(max_error)
         self._shadow_rate = shadow_rate
         self._rng = rng
-        self._waiting: OrderedDict[str, tuple[Evidence, int, float]] = OrderedDict()
-        self._lock = Lock()
+        self._waiting: Recent[str, tuple[Evidence, int, float]] = Recent()
+        self._served: Recent[str, Evidence] = Recent()
 
     def choose(
         self, exact: str, asked: str, near: Sequence[Neighbour], entries: int, refused: Callable[[str], None]
@@ -81,20 +92,54 @@ class Budget:
         sure = self._verifier.sure(found)
         serve = self._budget.admits(sure)
         if serve and self._rng() >= self._shadow_rate:
+            self._served.put(exact, found)
             return Choice(neighbour=near[chosen], sure=sure)
         if serve:
             refused("shadow")
-        with self._lock:
-            self._waiting[exact] = (found, near[chosen].says, 1 / self._shadow_rate if serve else 1.0)
-            if len(self._waiting) > REMEMBERED:
-                self._waiting.popitem(last=False)
+        self._waiting.put(exact, (found, near[chosen].says, 1 / self._shadow_rate if serve else 1.0))
         return None
+
+    def judge(self, asked: str, near: Sequence[Neighbour], entries: int) -> Judgement:
+        """Say what `choose` would make of *near*; chance, by which some hits are checked, is left out."""
+        chosen = candidate(asked, near)
+        found = None if chosen is None else evidence(asked, near, chosen, entries)
+        return Judgement(
+            considered=_considered(asked, near, (*CERTAIN, *GUARDS)),
+            chosen=chosen,
+            sure=None if found is None else self._verifier.sure(found),
+            bar=self._budget.bar,
+            evidence={} if found is None else dict(zip(FEATURES, map(float, found), strict=True)),
+        )
 
     def answered(self, exact: str, says: int) -> dict[str, Any] | None:
         """Learn from the answer to a request that was not served; return the state if it has moved."""
-        with self._lock:
-            waiting = self._waiting.pop(exact, None)
+        waiting = self._waiting.pop(exact)
         if waiting is None:
             return None
         found, said, weight = waiting
         return self._verifier.to_dict() if self._verifier.learn(found, right=said == says, weight=weight) else None
+
+    def judged(self, exact: str, *, right: bool) -> dict[str, Any] | None:
+        """Learn from what the application says of a hit; return the state if it has moved."""
+        found = self._served.pop(exact)
+        if found is None:
+            return None
+        return self._verifier.to_dict() if self._verifier.learn(found, right=right) else None
+
+
+def _considered(asked: str, near: Sequence[Neighbour], guards: Sequence[Guard]) -> tuple[Considered, ...]:
+    answers = {says: n for n, says in enumerate(dict.fromkeys(one.says for one in near), 1)}
+    considered = []
+    for one in near:
+        pair = Candidate(asked=asked, stored=one.text, similarity=one.similarity)
+        reasons = dict.fromkeys(reason for guard in guards if (reason := guard(pair)))
+        considered.append(
+            Considered(
+                entry=one.entry,
+                text=one.text,
+                similarity=one.similarity,
+                answer=answers[one.says],
+                refused=tuple(reasons),
+            )
+        )
+    return tuple(considered)

@@ -1,5 +1,7 @@
 """What the cache reports: a hit, and what it did so far."""
 
+import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +12,8 @@ from llm_costopt.types import CacheKind
 class Hit:
     """A stored answer that serves the question."""
 
+    id: str
+    """Names this hit for `feedback`."""
     payload: str
     """What was stored, as the host package wrote it."""
     kind: CacheKind
@@ -20,8 +24,8 @@ class Hit:
     """The estimated probability that the answer serves; None for an exact hit and without `max_error`."""
     age: float
     """Seconds since it was stored."""
-    entry: int
-    """The id of the entry."""
+    stale: bool = False
+    """Whether it has expired, and is served while another request fetches it anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,12 @@ class CacheStats:
     """Answers not stored, by reason (`truncated`, `refused`, …)."""
     refused: Mapping[str, int]
     """Similar entries that a guard refused, by guard."""
+    waited: int
+    """Lookups that waited for the same request of another caller; their hits are counted as exact."""
+    stale: int
+    """Hits that had expired, served while another request fetched the answer anew."""
+    off: int
+    """Endpoints where matching by meaning is left off now, since it hit too rarely."""
     errors: int
     """Failures inside the cache, each of which became a miss or an answer not stored."""
     entries: int | None
@@ -55,3 +65,43 @@ class CacheStats:
         """Divide hits by lookups; None before the first lookup."""
         lookups = self.hits + self.misses
         return self.hits / lookups if lookups else None
+
+
+class Tally:
+    """Counts of what happens, by any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._not_stored: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+
+    def count(self, what: str) -> None:
+        """Count one of the fields of `CacheStats`."""
+        with self._lock:
+            self._counts[what] += 1
+
+    def not_stored(self, reason: str) -> None:
+        """Count an answer that was not stored."""
+        with self._lock:
+            self._not_stored[reason] += 1
+
+    def refused(self, reason: str) -> None:
+        """Count a candidate that was not served."""
+        with self._lock:
+            self._refused[reason] += 1
+
+    def stats(self, *, entries: int | None, off: int, waited: int) -> CacheStats:
+        """Give the counts so far."""
+        with self._lock:
+            return CacheStats(
+                **{
+                    name: self._counts[name]
+                    for name in ("hits_exact", "hits_semantic", "misses", "stored", "stale", "errors")
+                },
+                not_stored=dict(self._not_stored),
+                refused=dict(self._refused),
+                entries=entries,
+                off=off,
+                waited=waited,
+            )

@@ -1,195 +1,308 @@
 """The semantic cache: exact tier first, then meaning inside the scope, never an exception from `failsafe`."""
 
+import asyncio
 import json
 import logging
 import os
-import secrets
-import threading
+import random
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any
 
-from llm_costopt.cache.agree import agree
+from llm_costopt.cache import ttl as freshness
+from llm_costopt.cache.agree import agree, number
+from llm_costopt.cache.breaker import CircuitOpenError
+from llm_costopt.cache.economy import Economy
 from llm_costopt.cache.embed import Embedder, Vector, WordLlamaEmbedder, unit
+from llm_costopt.cache.explain import Explanation, decision
+from llm_costopt.cache.flight import Flights
 from llm_costopt.cache.guards import GUARDS, Guard
-from llm_costopt.cache.index import Index
-from llm_costopt.cache.key import Key, key_of
+from llm_costopt.cache.index import VectorIndex
+from llm_costopt.cache.key import Key, exact_only, key_of
+from llm_costopt.cache.local import LocalStore
 from llm_costopt.cache.policy import Budget, Threshold
-from llm_costopt.cache.records import CacheStats, Hit
-from llm_costopt.cache.sqlite import Entry, SQLiteStore
-from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
+from llm_costopt.cache.recent import Recent
+from llm_costopt.cache.records import CacheStats, Hit, Tally
+from llm_costopt.cache.refresh import Refreshes
+from llm_costopt.cache.scope import Surroundings, surroundings
+from llm_costopt.cache.store import Entry, Nearby, Selection, Store
+from llm_costopt.cache.ttl import is_creative, kind_of
+from llm_costopt.cache.verify import FLOOR, NEIGHBOURS
 from llm_costopt.faults import fault
 from llm_costopt.types import Answer, CacheKind, Question
 
 log = logging.getLogger(__name__)
 
-FreshFor: TypeAlias = Callable[[Question, Answer], float | None]
-"""Decides for how many seconds an answer stays fresh: None for ever, 0 not to store it."""
-
-DAY = 24 * 3600.0
 
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
 
-SHADOW_RATE = 0.045
+SHADOW_RATE = 0.04
 """At 60 % hits, under 3 % of the requests."""
-
-REMEMBERED = 1024
-"""How many vectors of recent misses are kept, so that storing the answer embeds nothing again."""
 
 
 class SemanticCache:
     """Answer the same question in other words from store, and a different one never.
 
     Args:
-        threshold: least cosine similarity of a semantic hit, in (0, 1]; 1 leaves exact and all but identical ones.
-        max_error: the share of requests that may be answered wrongly, such as 0.01; then evidence decides instead of
-            *threshold* and *guards*, and the cache learns from the answers that arrive after misses.
+        max_error: the share of requests that may be answered wrongly; evidence decides about each hit, and the cache
+            learns from the answers that arrive after misses.
+        threshold: the plain rule instead of *max_error*: least cosine similarity of a semantic hit, in (0, 1].
         shadow_rate: with *max_error*, the share of would-be hits that go to the model all the same, to be checked.
-        ttl: seconds that an answer is served after it was stored (a hit does not extend it), None for ever, or a
-            function of question and answer; one day if not given.
+        ttl: seconds that an answer is served after it was stored (a hit does not extend it), None for ever, a mapping
+            of seconds by kind, or a function of question and answer; `ttl.KINDS` if not given.
+        stale_while_revalidate: seconds after that in which the old answer is served while one request fetches it anew.
+        min_hit_rate: where a smaller share of the lookups by meaning hit, they are left off for a while; 0: never;
+            None: where they take more time than their hits save.
+        single_flight: seconds that a request waits for the same request of another caller; 0: not at all.
         path: a file that keeps entries across restarts and processes; in memory if not given.
-        max_entries: above this, expired and then least recently used entries go, of all namespaces of the file.
+        url: a Redis that keeps them for any number of machines, such as `redis://localhost:6379/0`, instead of *path*.
+        timeout: seconds that one lookup may wait for that Redis; what takes longer is a miss.
+        max_entries: above this, expired and then least recently used entries go, of all namespaces of the file; with
+            *url* it is Redis that makes room, by its own `maxmemory-policy`.
         max_words: a longer question only ever hits exactly.
         namespace: caches of different namespaces share nothing, even in one file.
         embedder: turns a question into a vector; the bundled one if not given.
-        guards: may refuse a candidate; all of `guards.GUARDS` if not given.
+        index: finds what is near, such as a `FaissIndex` or a `QdrantIndex` of this cache's own; in process if not given.
+        guards: with *threshold*, may refuse a candidate; all of `guards.GUARDS` if not given.
         clock: seconds since the epoch.
+        rng: numbers in [0, 1), for the jitter of the times and the choice of what is checked.
 
     Raises:
-        ValueError: an argument is out of its range, or the file cannot be opened.
+        ValueError: an argument is out of its range, the file cannot be opened, or *url* is malformed. A Redis that
+            does not answer is none: lookups miss until it does.
+        MissingExtraError: *url* is given, and its packages are not installed.
     """
 
     def __init__(
         self,
         *,
-        threshold: float = 0.95,
-        max_error: float | None = None,
+        max_error: float = 0.01,
+        threshold: float | None = None,
         shadow_rate: float = SHADOW_RATE,
-        ttl: float | FreshFor | None = DAY,
+        ttl: freshness.TTL = freshness.KINDS,
+        stale_while_revalidate: float = 0.0,
+        min_hit_rate: float | None = 0.15,
+        single_flight: float = 30.0,
         path: str | os.PathLike[str] | None = None,
+        url: str | None = None,
+        timeout: float = 0.05,
         max_entries: int = 100_000,
         max_words: int = 50,
         namespace: str = "",
         embedder: Embedder | None = None,
+        index: VectorIndex | None = None,
         guards: Sequence[Guard] = GUARDS,
         clock: Callable[[], float] = time.time,
+        rng: Callable[[], float] = random.random,
     ) -> None:
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold is a cosine similarity above 0 and up to 1, such as 0.95; got {threshold!r}")
-        if max_error is not None and not 0 < max_error < 0.5:
-            raise ValueError(
-                f"max_error is a share of the requests above 0 and below 0.5, such as 0.01; got {max_error!r}"
-            )
-        if not 0 < shadow_rate <= 1:
-            raise ValueError(
-                f"shadow_rate is a share of the hits above 0 and up to 1, such as 0.05; got {shadow_rate!r}"
-            )
-        if isinstance(ttl, int | float) and not ttl > 0:
-            raise ValueError(f"ttl is a number of seconds above 0, or None for ever; got {ttl!r}")
-        if max_entries < 1:
-            raise ValueError(f"max_entries is at least 1; got {max_entries!r}")
-        if max_words < 0:
-            raise ValueError(f"max_words is at least 0 (exact hits only); got {max_words!r}")
-        self._threshold = threshold
+        _check("threshold", threshold is None or 0 < threshold <= 1, "a cosine above 0 and up to 1", 0.95, threshold)
+        _check("max_error", 0 < max_error < 0.5, "a share of the requests above 0 and below 0.5", 0.01, max_error)
+        _check("shadow_rate", 0 < shadow_rate <= 1, "a share of the hits above 0 and up to 1", 0.05, shadow_rate)
+        _check("stale_while_revalidate", stale_while_revalidate >= 0, "at least 0 seconds", 60, stale_while_revalidate)
+        is_rate = min_hit_rate is None or 0 <= min_hit_rate < 1
+        _check("min_hit_rate", is_rate, "a share of the lookups from 0 to below 1", 0.15, min_hit_rate)
+        _check("single_flight", single_flight >= 0, "at least 0 seconds", 30, single_flight)
+        _check("timeout", timeout > 0, "seconds above 0", 0.05, timeout)
+        if path is not None and url is not None:
+            raise ValueError("give path= for a file or url= for Redis, not both")
+        if index is not None and url is not None:
+            raise ValueError("give url= for Redis, which searches by itself, or index=, not both")
+        _check("max_entries", max_entries >= 1, "at least 1", 100_000, max_entries)
+        _check("max_words", max_words >= 0, "at least 0 (exact hits only)", 50, max_words)
         self._max_error = max_error
+        self._threshold = threshold
         self._shadow_rate = shadow_rate
-        self._ttl = ttl
+        self._ttl = freshness.checked(ttl)
+        self._stale = stale_while_revalidate
+        self._min_hit_rate = min_hit_rate
+        self._single_flight = single_flight
         self._path = path
+        self._url = url
+        self._timeout = timeout
         self._max_entries = max_entries
         self._max_words = max_words
         self._namespace = namespace
         self._embedder = embedder or WordLlamaEmbedder()
         self._guards = tuple(guards)
         self._clock = clock
-        self._counts: Counter[str] = Counter()
-        self._not_stored: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._open()
+        self._rng = rng
+        self._open(index)
 
-    def _open(self) -> None:
-        self._lock = threading.Lock()
-        self._store = SQLiteStore(self._path, namespace=self._namespace)
-        self._index = Index()
-        self._indexed = 0
-        self._room = self._max_entries - len(self._store)
-        self._vectors: OrderedDict[str, Vector] = OrderedDict()
-        self._facts: dict[int, tuple[str, int, float | None]] = {}
+    def _open(self, index: VectorIndex | None = None) -> None:
+        self._tally = Tally()
+        self._store = self._open_store(index)
+        self._vectors: Recent[str, Vector] = Recent()
+        self._served: Recent[str, Hit] = Recent()
+        self._asked: Recent[str, float] = Recent()
+        self._keys: Recent[int, tuple[Question, Surroundings, Key]] = Recent()
+        self._flights = Flights(self._single_flight)
+        self._refreshes = Refreshes()
+        self._economy = Economy(self._min_hit_rate)
         self._policy = self._make_policy()
         self._pid = os.getpid()  # last: until here a second thread must not take this cache for open
 
-    def _make_policy(self) -> Budget | Threshold:
-        if self._max_error is None:
-            return Threshold(self._threshold, self._guards)
-        state = self._store.learned()
-        return Budget(self._max_error, self._shadow_rate, state and json.loads(state))
+    def _open_store(self, index: VectorIndex | None) -> Store:
+        namespace, embedder = self._namespace, self._embedder.name
+        if self._url is None:
+            return LocalStore(
+                self._path, namespace=namespace, embedder=embedder, max_entries=self._max_entries, index=index
+            )
+        from llm_costopt.cache.redis import RedisStore  # needs an extra
 
-    def find(self, question: Question, vector: Vector | None = None) -> Hit | None:
-        """Look for an answer to *question*; *vector* saves the embedding if the host has made it.
+        return RedisStore(
+            self._url,
+            namespace=namespace,
+            embedder=embedder,
+            timeout=self._timeout,
+            grace=self._stale,
+            clock=self._clock,
+        )
+
+    def _make_policy(self) -> Budget | Threshold:
+        if self._threshold is not None:
+            return Threshold(self._threshold, self._guards)
+        self._knows_learned = False
+        with self.failsafe("start"):  # a shared store may be away, or hold what others wrote
+            kept = self._store.learned()
+            self._knows_learned = True
+            return Budget(self._max_error, self._shadow_rate, kept and json.loads(kept), self._rng)
+        return Budget(self._max_error, self._shadow_rate, None, self._rng)
+
+    def _keep_learned(self, state: Mapping[str, Any] | None) -> None:
+        if state is None:
+            return
+        if self._knows_learned:
+            self._store.keep_learned(json.dumps(state))
+        else:  # the store was away: what it has kept is worth more than what this process learned meanwhile
+            self._policy = self._make_policy()
+
+    def find(self, question: Question) -> Hit | None:
+        """Look for an answer to *question*, waiting for the same request of another thread if there is one.
 
         Raises whatever the store or the embedder raises: call it in `failsafe`.
         """
         key = self._key(question)
-        hit = self._exact(key) or self._semantic(key, vector)
-        self._count("misses" if hit is None else f"hits_{hit.kind}")
-        return hit
+        hit = self._exact(key) or self._semantic(question, key, None, time.perf_counter())
+        if hit is None and self._flights.wait(key.exact):
+            hit = self._exact(key)
+        return self._counted(hit)
 
-    def find_exact(self, question: Question) -> Hit | None:
-        """Look for an answer to the very same request, embedding nothing; a miss is not counted."""
-        hit = self._exact(self._key(question))
-        if hit:
-            self._count("hits_exact")
-        return hit
-
-    def text_to_embed(self, question: Question) -> str | None:
-        """Return the words that `find` would embed, or None if only an exact hit is possible."""
+    async def afind(self, question: Question, embed: Callable[[str], Awaitable[Vector]] | None = None) -> Hit | None:
+        """Do as `find` does without holding up the event loop; *embed* is the host's own way to embed."""
         key = self._key(question)
-        return None if key.exact_only else key.text
+        vector, began = None, time.perf_counter()
+        hit = await asyncio.to_thread(self._exact, key)
+        if hit is None and embed is not None and not self._economy.is_off(key.endpoint):
+            text = self._text_to_match(question, key)
+            vector = None if text is None else await embed(text)
+        if hit is None:
+            hit = await asyncio.to_thread(self._semantic, question, key, vector, began)
+        if hit is None and await self._flights.await_(key.exact):
+            hit = await asyncio.to_thread(self._exact, key)
+        return self._counted(hit)
 
-    def save(self, question: Question, answer: Answer, payload: str, vector: Vector | None = None) -> bool:
+    def save(self, question: Question, answer: Answer, payload: str) -> bool:
         """Store *payload* as the answer to *question* if it is fit to be served; tell whether it was.
 
         Raises whatever the store or the embedder raises: call it in `failsafe`.
         """
-        now = self._clock()
-        fresh_for = self._ttl(question, answer) if callable(self._ttl) else self._ttl
-        stale = fresh_for is not None and not fresh_for > 0
-        if problem := fault(answer) or ("ttl" if stale else None):
-            self._count(problem, self._not_stored)
-            return False
         key = self._key(question)
-        vector = None if key.exact_only else self._vector(key.text, vector)
-        says = self._says(key, vector, answer.text)
-        if state := self._policy.answered(key.exact, says):
-            self._store.keep_learned(json.dumps(state))
-        expires_at = None if fresh_for is None else now + fresh_for
-        entry = self._store.put(
-            exact=key.exact,
-            scope=key.scope,
-            text=key.text,
-            payload=payload,
-            answer=answer.text,
-            says=says,
-            stored_at=now,
-            expires_at=expires_at,
-            vector=vector,
-            embedder=None if vector is None else self._embedder.name,
-        )
-        if vector is not None:
-            self._facts[entry] = (key.text, says, expires_at)
-            self._index.add(entry, key.scope, vector)
-        self._count("stored")
-        self._make_room(now)
+        try:
+            return self._save(question, key, answer, payload)
+        finally:
+            self._flights.land(key.exact)
+
+    def leave(self) -> None:
+        """Let those go on that wait for a request of this thread, which has failed."""
+        self._flights.leave()
+
+    def explain(self, question: Question) -> Explanation:
+        """Say what `find` would do with *question*, and why; nothing is counted, learned or served.
+
+        Raises whatever the store or the embedder raises.
+        """
+        key = self._key(question)
+        kind = self._kind(key)
+        entry = self._store.get(key.exact)
+        judgement = None
+        if entry is not None and (entry.expires_at is None or self._clock() < entry.expires_at):
+            says = "an exact hit: this very request is stored"
+        elif reason := exact_only(question, key.text, self._max_words):
+            says = f"a miss: only the very same request may hit ({reason})"
+        elif kind == "creative":
+            says = "a miss: creative work is not cached"
+        elif self._economy.is_off(key.endpoint):
+            says = "a miss: matching by meaning hits too rarely here and is left off for a while"
+        elif (vector := self._vector(key.text, None)) is None:
+            says = "a miss: the words have no meaning that could be compared"
+        else:
+            around = self._near(key, vector)
+            judgement = self._policy.judge(key.text, around.neighbours, around.entries)
+            says = decision(judgement)
+        return Explanation(text=key.text, kind=kind, decision=says, judgement=judgement)
+
+    def feedback(self, about: str | Question, *, ok: bool) -> bool:
+        """Learn that a hit was right or wrong; what was wrong is not served to that question again.
+
+        Args:
+            about: the `Hit.id`, or the question that was asked last in these words.
+            ok: whether the answer served.
+
+        Returns:
+            Whether the hit is known; False for one that was never served here or is long gone.
+        """
+        if isinstance(about, Question):
+            known = self._served.get(self._key(about).exact)
+            about = known.id if known else ""
+        exact, _, entry = about.partition("/")
+        found = self._store.by_id(entry) if entry else None
+        if found is None:
+            return False
+        self._keep_learned(self._policy.judged(exact, right=ok))
+        if not ok and found.exact == exact:
+            self._store.delete(entry)
+        elif not ok:
+            self._store.part(exact, entry)
         return True
+
+    def invalidate(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        model: str | None = None,
+        older_than: float | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Delete the entries of this namespace that meet all that is given, and count them.
+
+        Args:
+            tags: entries stored in a `cache_scope` with any of these tags.
+            model: entries that the model of this name answered.
+            older_than: entries stored more than so many seconds ago.
+            dry_run: only count.
+
+        Raises:
+            ValueError: nothing is given; `clear` deletes everything.
+            TypeError: *tags* is one text.
+        """
+        if isinstance(tags, str):
+            raise TypeError(f"tags is a list of texts, such as tags=[{tags!r}]; got {tags!r}")
+        if not tags and model is None and older_than is None:
+            raise ValueError("say what to delete: tags=, model= or older_than=; clear() deletes everything")
+        self._after_fork()
+        before = None if older_than is None else self._clock() - older_than
+        chosen = self._store.select(Selection(tags=frozenset(tags), model=model, stored_before=before))
+        if not dry_run:
+            for entry in chosen:
+                self._store.delete(entry)
+        return len(chosen)
 
     def clear(self) -> None:
         """Delete all entries of this namespace."""
         self._after_fork()
         self._store.clear()
-        with self._lock:
-            self._index, self._indexed, self._facts = Index(), 0, {}
 
     def stats(self) -> CacheStats:
         """Report what the cache did since it was made, in this process."""
@@ -197,18 +310,7 @@ class SemanticCache:
         entries = None
         with self.failsafe("count"):
             entries = self._store.count()
-        with self._lock:
-            counts = dict(self._counts)
-            return CacheStats(
-                hits_exact=counts.get("hits_exact", 0),
-                hits_semantic=counts.get("hits_semantic", 0),
-                misses=counts.get("misses", 0),
-                stored=counts.get("stored", 0),
-                errors=counts.get("errors", 0),
-                not_stored=dict(self._not_stored),
-                refused=dict(self._refused),
-                entries=entries,
-            )
+        return self._tally.stats(entries=entries, off=self._economy.off(), waited=self._flights.waited)
 
     def close(self) -> None:
         """Close the store; later lookups miss."""
@@ -219,116 +321,156 @@ class SemanticCache:
         """Turn any failure inside the block into a logged and counted one: a cache never breaks a call."""
         try:
             yield
+        except CircuitOpenError:
+            self._tally.count("errors")
+            log.debug("cache %s left off", doing, exc_info=True)  # the breaker has warned, once for all of them
         except Exception as problem:
-            self._count("errors")
+            self._tally.count("errors")
             # The type alone: a message may quote what was asked.
             log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
             log.debug("the failure", exc_info=True)
 
     def _after_fork(self) -> None:
-        if os.getpid() != self._pid:  # another thread may have held a lock or been amid a change of the index
+        # Another thread may have held a lock or been amid a change of the index, so that the child begins with its own.
+        if os.getpid() != self._pid:
             self._open()
 
     def _key(self, question: Question) -> Key:
         self._after_fork()
-        return key_of(question, namespace=self._namespace, max_words=self._max_words)
+        around = surroundings()
+        # A host hands over the same object for the same request; holding it keeps its id from being given again.
+        known = self._keys.get(id(question))
+        if known is not None and known[0] is question and known[1] == around:
+            return known[2]
+        key = key_of(question, namespace=self._namespace, tenant=around.tenant, epoch=around.epoch)
+        self._keys.put(id(question), (question, around, key))
+        return key
+
+    def _counted(self, hit: Hit | None) -> Hit | None:
+        self._tally.count("misses" if hit is None else f"hits_{hit.kind}")
+        if hit and hit.stale:
+            self._tally.count("stale")
+        return hit
 
     def _exact(self, key: Key) -> Hit | None:
         entry = self._store.get(key.exact)
-        return None if entry is None else self._serve(entry, "exact", 1.0)
-
-    def _semantic(self, key: Key, vector: Vector | None) -> Hit | None:
-        if key.exact_only or (vector := self._vector(key.text, vector)) is None:
+        if entry is None or entry.scope != key.scope:  # a shared store may hold what others wrote
             return None
-        self._catch_up()
-        near = self._near(key.scope, vector)
-        entries = self._index.size(key.scope, vector.size)
-        choice = self._policy.choose(key.exact, key.text, near, entries, self._refuse)
+        return self._serve(key, entry, "exact", 1.0)
+
+    def _text_to_match(self, question: Question, key: Key) -> str | None:
+        """Return the words to embed, or None if only an exact hit is possible."""
+        kind = surroundings().kind
+        creative = is_creative(key.text) if kind is None else kind == "creative"
+        return None if creative or exact_only(question, key.text, self._max_words) else key.text
+
+    def _kind(self, key: Key) -> str:
+        return surroundings().kind or kind_of(key.text)
+
+    def _semantic(self, question: Question, key: Key, vector: Vector | None, began: float) -> Hit | None:
+        text = self._text_to_match(question, key)
+        if text is None or not self._economy.pays(key.endpoint):
+            return None
+        vector = self._vector(text, vector)
+        hit = None if vector is None else self._nearest(key, vector)
+        now = time.perf_counter()
+        self._economy.note(key.endpoint, hit=hit is not None, seconds=now - began)
+        if hit is None:
+            self._asked.put(key.exact, now)
+        return hit
+
+    def _nearest(self, key: Key, vector: Vector) -> Hit | None:
+        around = self._near(key, vector)
+        choice = self._policy.choose(key.exact, key.text, around.neighbours, around.entries, self._tally.refused)
         if choice is None:
             return None
         entry = self._store.by_id(choice.neighbour.entry)
         if entry is None or entry.scope != key.scope:  # gone since it was indexed
-            self._forget(choice.neighbour.entry)
             return None
-        return self._serve(entry, "semantic", choice.neighbour.similarity, choice.sure)
+        if entry.exact == key.exact:  # expired, or it had been found; this request fetches it anew
+            return None
+        return self._serve(key, entry, "semantic", choice.neighbour.similarity, choice.sure)
 
-    def _near(self, scope: str, vector: Vector) -> list[Neighbour]:
+    def _near(self, key: Key, vector: Vector) -> Nearby:
+        return self._store.near(key.exact, key.scope, vector, NEIGHBOURS, self._clock() - self._stale)
+
+    def _serve(
+        self, key: Key, entry: Entry, kind: CacheKind, similarity: float, sure: float | None = None
+    ) -> Hit | None:
         now = self._clock()
-        near = []
-        for entry, similarity in self._index.near(scope, vector, NEIGHBOURS):
-            text, says, expires_at = self._facts.get(entry, ("", 0, now))
-            if expires_at is None or now < expires_at:
-                near.append(Neighbour(entry=entry, similarity=similarity, text=text, says=says))
-            else:  # what has expired must not stand before what is fresh; stored anew, it is indexed anew
-                self._forget(entry)
-        return near
-
-    def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
-        """Find the number of the neighbours that say the same as *answer*, or make a new one."""
-        if self._max_error is not None and vector is not None:
-            said: set[int] = set()
-            for near in self._near(key.scope, vector):
-                if near.similarity >= FLOOR and near.says not in said:
-                    said.add(near.says)
-                    stored = self._store.by_id(near.entry)
-                    if stored and agree(answer, stored.answer):
-                        return near.says
-        return secrets.randbits(62)  # nobody has to be asked for a number that is free
-
-    def _refuse(self, reason: str) -> None:
-        self._count(reason, self._refused)
-
-    def _forget(self, entry: int) -> None:
-        self._index.remove(entry)
-        self._facts.pop(entry, None)
-
-    def _serve(self, entry: Entry, kind: CacheKind, similarity: float, sure: float | None = None) -> Hit | None:
-        now = self._clock()
-        if entry.expires_at is not None and now >= entry.expires_at:
+        late = -1.0 if entry.expires_at is None else now - entry.expires_at
+        if late >= 0 and (late >= self._stale or self._refreshes.claim(entry.id, key.exact, now)):
             return None
         if now - entry.used_at > RECENT:
             with self.failsafe("bookkeeping"):  # an answer in hand is served even if the file cannot be written
-                self._store.touch(entry.id, now)
-        age = now - entry.stored_at
-        return Hit(payload=entry.payload, kind=kind, similarity=similarity, sure=sure, age=age, entry=entry.id)
+                self._store.touch(entry, now)
+        hit = Hit(
+            id=f"{key.exact}/{entry.id}",
+            payload=entry.payload,
+            kind=kind,
+            similarity=similarity,
+            sure=sure,
+            age=now - entry.stored_at,
+            stale=late >= 0,
+        )
+        self._served.put(key.exact, hit)
+        return hit
+
+    def _save(self, question: Question, key: Key, answer: Answer, payload: str) -> bool:
+        now, kind = self._clock(), self._kind(key)
+        if asked := self._asked.pop(key.exact):
+            self._economy.answered(key.endpoint, time.perf_counter() - asked)
+        seconds = freshness.fresh_for(self._ttl, question, answer, kind, self._rng)
+        unwanted = seconds is not None and not seconds > 0
+        if problem := fault(answer) or ("creative" if unwanted and kind == "creative" else "ttl" if unwanted else None):
+            self._tally.not_stored(problem)
+            return False
+        text = None if self._economy.is_off(key.endpoint) else self._text_to_match(question, key)
+        vector = None if text is None else self._vector(text, None)
+        says = self._says(key, vector, answer.text)
+        self._keep_learned(self._policy.answered(key.exact, says))
+        entry = Entry(
+            exact=key.exact,
+            scope=key.scope,
+            text=key.text,
+            payload=payload,
+            answer=answer.text,
+            says=says,
+            model=question.model_name or answer.model,
+            tags=surroundings().tags,
+            stored_at=now,
+            expires_at=None if seconds is None else now + seconds,
+            used_at=now,
+        )
+        stored = self._store.put(entry, vector)
+        if (old := self._refreshes.done(key.exact)) not in {None, stored.id}:
+            self._store.delete(old)  # expired, asked in other words; the new answer takes its place
+        self._tally.count("stored")
+        return True
+
+    def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
+        """Find the number of the neighbours that say the same as *answer*, or make one of its words."""
+        own = number(answer)
+        if self._threshold is not None or vector is None:
+            return own
+        with self.failsafe("comparison"):  # an answer may be stored though nothing can be searched
+            near = [one for one in self._near(key, vector).neighbours if one.similarity >= FLOOR]
+            if all(one.says != own for one in near):
+                for one in near:
+                    stored = self._store.by_id(one.entry)
+                    if stored and agree(answer, stored.answer):
+                        return one.says
+        return own
 
     def _vector(self, text: str, given: Vector | None) -> Vector | None:
-        with self._lock:
-            known = self._vectors.get(text)
-        if given is None and known is not None:
+        if given is None and (known := self._vectors.get(text)) is not None:
             return known
         vector = unit(self._embedder.embed(text) if given is None else given)
         if vector is not None:
-            with self._lock:
-                self._vectors[text] = vector
-                if len(self._vectors) > REMEMBERED:
-                    self._vectors.popitem(last=False)
+            self._vectors.put(text, vector)
         return vector
 
-    def _catch_up(self) -> None:
-        """Index what other processes have stored, and on the first lookup all that the file holds."""
-        if not self._store.changed():
-            return
-        latest = self._indexed
-        for entry, scope, text, says, expires_at, vector in self._store.vectors(self._embedder.name, latest):
-            self._facts[entry] = (text, says, expires_at)
-            self._index.add(entry, scope, vector)
-            latest = entry
-        with self._lock:
-            self._indexed = max(self._indexed, latest)
 
-    def _make_room(self, now: float) -> None:
-        with self._lock:
-            self._room -= 1
-            if self._room >= 0:
-                return
-        if len(self._store) > self._max_entries:
-            # A twentieth at a time, or each further entry would pay for a sweep.
-            for entry in self._store.shrink(self._max_entries - self._max_entries // 20, now):
-                self._forget(entry)
-        with self._lock:
-            self._room = self._max_entries - len(self._store)
-
-    def _count(self, what: str, counts: Counter[str] | None = None) -> None:
-        with self._lock:
-            (self._counts if counts is None else counts)[what] += 1
+def _check(name: str, holds: bool, wanted: str, example: float, got: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {wanted}, such as {example}; got {got!r}")

@@ -1,23 +1,32 @@
 """Where the cache's entries live: SQLite, in memory or in a file that several processes share."""
 
+import json
 import logging
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from llm_costopt.cache.embed import Vector
+from llm_costopt.cache.store import Entry, Selection
 from llm_costopt.database import Database, UnusableFileError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none, nor lets anybody rename what another process has open
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 _OURS = 0x6C6C6D71
 """`llmq` in the header of the file: what tells a cache from somebody else's database."""
 
-_VERSION = 1
+_VERSION = 2
 """Of the table's shape; a file of another version is set aside."""
 
 _PATIENCE = 1.0
@@ -28,6 +37,7 @@ _PATIENCE = 1.0
 _SCHEMA = """
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
+    written INTEGER NOT NULL,
     exact TEXT NOT NULL UNIQUE,
     namespace TEXT NOT NULL,
     scope TEXT NOT NULL,
@@ -37,38 +47,36 @@ CREATE TABLE entries (
     payload TEXT NOT NULL,
     answer TEXT NOT NULL,
     says INTEGER NOT NULL,
+    model TEXT,
+    tags TEXT NOT NULL,
     stored_at REAL NOT NULL,
     expires_at REAL,
     used_at REAL NOT NULL
 );
 CREATE INDEX entries_used ON entries (used_at);
+CREATE INDEX entries_written ON entries (written);
 CREATE INDEX entries_namespace ON entries (namespace);
+CREATE TABLE parted (exact TEXT, entry INTEGER, PRIMARY KEY (exact, entry)) WITHOUT ROWID;
+CREATE TABLE writes (last INTEGER NOT NULL);
+INSERT INTO writes VALUES (0);
 CREATE TABLE learned (namespace TEXT PRIMARY KEY, state TEXT NOT NULL)
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One stored answer."""
+class Indexed(NamedTuple):
+    """What an index has to know of an entry."""
 
+    written: int
+    """Number of the write that brought it, rising over all processes."""
     id: int
-    """Never used for another entry."""
     scope: str
-    """Digest of all that must match exactly."""
     text: str
-    """The question that was answered."""
-    payload: str
-    """The answer, as the host package wrote it."""
-    answer: str
-    """The words of the answer."""
     says: int
-    """Entries with the same number have answers that say the same."""
-    stored_at: float
-    """Seconds since the epoch."""
     expires_at: float | None
-    """Seconds since the epoch; None: never."""
-    used_at: float
-    """Seconds since the epoch, of the last use that was noted."""
+    vector: Vector
+
+
+_COLUMNS = ", ".join(field.name for field in fields(Entry))
 
 
 class SQLiteStore:
@@ -90,32 +98,24 @@ class SQLiteStore:
         """Look up an entry by its id."""
         return self._one("id = ?", entry)
 
-    def put(
-        self,
-        *,
-        exact: str,
-        scope: str,
-        text: str,
-        payload: str,
-        answer: str = "",
-        says: int = 0,
-        stored_at: float,
-        expires_at: float | None,
-        vector: Vector | None = None,
-        embedder: str | None = None,
-    ) -> int:
-        """Store an entry, in place of the one with the same *exact* if there is one, and return its id."""
-        rows = self._db.run(
-            "INSERT INTO entries"
-            " (exact, namespace, scope, text, embedder, vector, payload, answer, says, stored_at, expires_at, used_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (exact) DO UPDATE SET payload = excluded.payload, answer = excluded.answer,"
-            " says = excluded.says, stored_at = excluded.stored_at,"
-            " expires_at = excluded.expires_at, used_at = excluded.used_at, vector = excluded.vector,"
-            " embedder = excluded.embedder RETURNING id",
-            exact, self._namespace, scope, text, embedder, None if vector is None else vector.tobytes(),
-            payload, answer, says, stored_at, expires_at, stored_at,
-        )  # fmt: skip
+    def put(self, entry: Entry, vector: Vector | None = None, embedder: str | None = None) -> int:
+        """Store *entry*, in place of the one with the same digest if there is one, and return its id."""
+        with self._db.transaction("IMMEDIATE") as db:
+            [(written,)] = db.execute("UPDATE writes SET last = last + 1 RETURNING last").fetchall()
+            rows = db.execute(
+                "INSERT INTO entries (exact, written, namespace, scope, text, embedder, vector, payload, answer, says,"
+                " model, tags, stored_at, expires_at, used_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (exact) DO UPDATE SET written = excluded.written, payload = excluded.payload,"
+                " answer = excluded.answer, says = excluded.says, model = excluded.model, tags = excluded.tags,"
+                " stored_at = excluded.stored_at, expires_at = excluded.expires_at, used_at = excluded.used_at,"
+                " vector = excluded.vector, embedder = excluded.embedder RETURNING id",
+                (
+                    entry.exact, written, self._namespace, entry.scope, entry.text, embedder,
+                    None if vector is None else vector.tobytes(), entry.payload, entry.answer, entry.says, entry.model,
+                    json.dumps(entry.tags), entry.stored_at, entry.expires_at, entry.used_at,
+                ),
+            ).fetchall()  # fmt: skip
         return int(rows[0][0])
 
     def touch(self, entry: int, now: float) -> None:
@@ -125,6 +125,24 @@ class SQLiteStore:
     def delete(self, entry: int) -> None:
         """Delete an entry."""
         self._db.run("DELETE FROM entries WHERE id = ?", entry)
+
+    def part(self, exact: str, entry: int) -> None:
+        """Remember that *entry* does not answer the request *exact*."""
+        self._db.run("INSERT OR IGNORE INTO parted VALUES (?, ?)", exact, entry)
+
+    def parted(self) -> Iterator[tuple[str, int]]:
+        """Iterate over what `part` remembered and what is still there."""
+        return map(tuple, self._db.run("SELECT exact, entry FROM parted WHERE entry IN (SELECT id FROM entries)"))
+
+    def select(self, which: Selection) -> list[int]:
+        """List the ids of the entries of this namespace that *which* means."""
+        rows = self._db.run(
+            "SELECT id FROM entries WHERE namespace = ?1 AND (?2 IS NULL OR model = ?2)"
+            " AND (?3 IS NULL OR stored_at < ?3) AND (?4 = '[]' OR EXISTS"
+            " (SELECT 1 FROM json_each(tags) AS mine, json_each(?4) AS asked WHERE mine.value = asked.value))",
+            self._namespace, which.model, which.stored_before, json.dumps(sorted(which.tags)),
+        )  # fmt: skip
+        return [row[0] for row in rows]
 
     def shrink(self, limit: int, now: float) -> list[int]:
         """Delete what has expired, then what was not used for longest until *limit* are left; return the ids."""
@@ -139,6 +157,7 @@ class SQLiteStore:
     def clear(self) -> None:
         """Delete all entries of this namespace."""
         self._db.run("DELETE FROM entries WHERE namespace = ?", self._namespace)
+        self._db.run("DELETE FROM parted WHERE entry NOT IN (SELECT id FROM entries)")
 
     def count(self) -> int:
         """Count the entries of this namespace."""
@@ -150,14 +169,15 @@ class SQLiteStore:
         changed, self._seen = version != self._seen, version
         return changed
 
-    def vectors(self, embedder: str, after: int) -> Iterator[tuple[int, str, str, int, float | None, Vector]]:
-        """Iterate over id, scope, text, saying, expiry and vector of what *embedder* embedded, with ids above *after*."""
+    def vectors(self, embedder: str, after: int) -> Iterator[Indexed]:
+        """Iterate over what *embedder* embedded and was written after the write *after*, in order."""
         rows = self._db.run(
-            "SELECT id, scope, text, says, expires_at, vector FROM entries WHERE id > ? AND embedder = ? ORDER BY id",
+            "SELECT written, id, scope, text, says, expires_at, vector FROM entries"
+            " WHERE written > ? AND embedder = ? ORDER BY written",
             after,
             embedder,
         )
-        return ((*row[:5], np.frombuffer(row[5], dtype=np.float32)) for row in map(tuple, rows))
+        return (Indexed(**{**row, "vector": np.frombuffer(row["vector"], dtype=np.float32)}) for row in rows)
 
     def learned(self) -> str | None:
         """Return what `keep_learned` kept in this namespace."""
@@ -178,29 +198,42 @@ class SQLiteStore:
 
     def _one(self, where: str, value: str | int) -> Entry | None:
         # `where` is one of two constants above.
-        rows = self._db.run(
-            f"SELECT id, scope, text, payload, answer, says, stored_at, expires_at, used_at FROM entries WHERE {where}",  # noqa: S608
-            value,
-        )
+        rows = self._db.run(f"SELECT {_COLUMNS} FROM entries WHERE {where}", value)  # noqa: S608
         if not rows:
             return None
-        columns = ("id", "scope", "text", "payload", "answer", "says", "stored_at", "expires_at", "used_at")
-        return Entry(**dict(zip(columns, rows[0], strict=True)))
+        found = dict(rows[0])
+        found["id"], found["tags"] = str(found["id"]), tuple(json.loads(found["tags"]))
+        return Entry(**found)
 
 
 def _open(path: str | os.PathLike[str] | None) -> Database:
     def opened() -> Database:
         return Database(path, what="cache", schema=_SCHEMA, owner=_OURS, version=_VERSION, patience=_PATIENCE)
 
+    if path is None:
+        return opened()
+    file = Path(path)
+    found = None
+    with suppress(OSError):  # what is wrong with the path, opening it will say
+        found = file.stat()
     try:
         return opened()
     except UnusableFileError as problem:
-        if path is None:
-            raise
-        file = Path(path)
+        if found:
+            _set_aside(file, found, str(problem))
+        return opened()
+
+
+def _set_aside(file: Path, found: os.stat_result, problem: str) -> None:
+    """Rename an unusable *file*, unless it is no longer the one that was *found*: another process was faster."""
+    with suppress(FileNotFoundError), file.open("rb") as unusable:
+        if fcntl is not None:
+            fcntl.flock(unusable, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(unusable.fileno()), found) or not os.path.samestat(file.stat(), found):
+            return
         aside = file.with_name(f"{file.name}.{time.time_ns()}.aside")
         log.warning("%s; it is now %s, and a new one begins", problem, aside.name)
-        for suffix in ("", "-wal", "-shm"):
+        # The database itself last: once it is gone, another process makes a new one with a log of its own.
+        for suffix in ("-wal", "-shm", ""):
             if (part := Path(f"{file}{suffix}")).exists():
                 part.rename(f"{aside}{suffix}")
-        return opened()

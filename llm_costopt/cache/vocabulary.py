@@ -27,6 +27,7 @@ DATES = frozenset(
     " morning afternoon evening night noon midnight daily weekly monthly quarterly yearly annual"
     " second minute hour day week month quarter year decade century weekend".split()
 )
+DATE_SIGNS = DATES | {f"{word}s" for word in DATES}
 
 NEGATION = re.compile(
     r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|without|cannot|hardly|except|excluding|non|"
@@ -36,8 +37,15 @@ NEGATION = re.compile(
     re.IGNORECASE,
 )
 
-OPPOSITES = tuple(
-    tuple(pair.split("/"))
+NEGATION_SIGNS = frozenset(
+    "no not never none nobody nothing nowhere neither nor without cannot hardly except excluding non t dont doesnt didnt"
+    " cant couldnt wont wouldnt shouldnt isnt arent wasnt werent havent hasnt hadnt nicht ohne nie pas jamais sans sin"
+    " nunca senza mai não nao sem niet geen zonder".split()
+)
+"""Words of which one is there whenever `NEGATION` matches, but for `kein`: to look is cheaper than to match."""
+
+_OPPOSITES = tuple(
+    pair.split("/")
     for pair in (
         "on/off in/out up/down to/from before/after above/below over/under and/or all/some all/any always/never for/against "
         "with/without more/less most/least more/fewer max/min maximum/minimum best/worst better/worse first/last "
@@ -54,13 +62,45 @@ OPPOSITES = tuple(
     ).split()
 )
 
+OPPOSABLE = frozenset(word for pair in _OPPOSITES for word in pair)
+OPPOSITES = {
+    word: frozenset(other for pair in _OPPOSITES if word in pair for other in pair if other != word)
+    for word in OPPOSABLE
+}
+
+UNITS = {
+    word: group.split()[0]
+    for group in (
+        "km kilometer kilometers kilometre kilometres/mi mile miles/meter meters metre metres/cm centimeter centimeters"
+        " centimetre centimetres/mm millimeter millimeters millimetre millimetres/ft foot feet/inch inches/yard yards/"
+        "kg kilo kilos kilogram kilograms/gram grams/lb lbs pound pounds/oz ounce ounces/liter liters litre litres/"
+        "ml milliliter milliliters millilitre millilitres/gallon gallons/cup cups/tbsp tablespoon tablespoons/"
+        "tsp teaspoon teaspoons/celsius centigrade/fahrenheit/kelvin/usd dollar dollars/eur euro euros/jpy yen/gbp/"
+        "chf franc francs/inr rupee rupees/cny rmb yuan/mxn peso pesos/aud/cad/kb kilobyte kilobytes/mb megabyte megabytes/"
+        "gb gigabyte gigabytes/tb terabyte terabytes/mph/kph kmh/watt watts/volt volts/acre acres/hectare hectares"
+    ).split("/")
+    for word in group.split()
+}
+
+LANGUAGES = frozenset(
+    "english french spanish german italian portuguese dutch russian chinese mandarin cantonese japanese korean arabic hindi"
+    " urdu bengali tamil turkish polish swedish norwegian danish finnish greek hebrew latin czech hungarian romanian"
+    " ukrainian vietnamese thai indonesian malay persian farsi swahili welsh irish gaelic catalan croatian serbian bulgarian"
+    " slovak slovenian icelandic estonian latvian lithuanian tagalog zulu python javascript typescript java rust golang ruby"
+    " php kotlin swift haskell scala perl sql html css bash powershell".split()
+)
+"""Languages that people and machines are addressed in."""
+
 QUOTED = re.compile(r"\"([^\"]+)\"|“([^”]+)”|«([^»]+)»|`([^`]+)`|(?<!\w)['‘]([^'’]+)['’](?!\w)")
 
-WH = re.compile(r"\b(how (?:many|much|long|often|far|old|big|fast)|who|whom|whose|what|which|when|where|why|how)\b")
+QUOTE_SIGNS = re.compile(r"[\"“«`'‘]")
+
+WH = frozenset("who whom whose what which when where why how".split())
+MEASURES = frozenset("many much long often far old big fast".split())
 SAME_WH = {"whom": "who", "which": "what"}
-AUXILIARY = re.compile(
-    r"^(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must|isn|aren|don|doesn|"
-    r"didn|can|couldn|won|wouldn|shouldn)\b"
+AUXILIARY = frozenset(
+    "is are was were am do does did has have had can could will would shall should may might must isn aren don doesn didn"
+    " couldn won wouldn shouldn".split()
 )
 MODALS = {
     "can": "can",
@@ -71,8 +111,8 @@ MODALS = {
     "would": "will",
     "may": "may",
 }
-PAST = re.compile(r"\b(?:was|were|did|had|didn|wasn|weren)\b")
-FUTURE = re.compile(r"\b(?:will|shall|won|going to)\b")
+PAST = frozenset("was were did had didn wasn weren".split())
+FUTURE = frozenset("will shall won".split())
 
 PERSONS = {
     **dict.fromkeys("my mine our ours me us".split(), "my"),
@@ -87,6 +127,8 @@ POLITE = re.compile(
     r" me|i(?:['’]d| would)? (?:like|want|need) to know|do you know|let me know|tell me)\b",
     re.IGNORECASE,
 )
+POLITE_SIGNS = frozenset("please pls thanks thank hi hello hey me know".split())
+"""Words of which one is there whenever `POLITE` matches."""
 
 # Words that carry no meaning of their own here: what some of them do carry (person, tense,
 # question, direction, negation) has a guard of its own.

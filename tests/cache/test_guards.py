@@ -40,6 +40,29 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Rain in the morning", "Rain in the evening"),
         ("Rest for an hour", "Rest for a day"),
     ],
+    guards.units: [
+        ("How long do 5 km take on foot?", "How long do 5 miles take on foot?"),
+        ("Weigh 3 kg of flour", "Weigh 3 lb of flour"),
+        ("Bake at 180 °C", "Bake at 180 °F"),
+        ("Ten dollars in change", "Ten euros in change"),
+        ("How much is a litre?", "How much is a gallon?"),
+    ],
+    guards.language: [
+        ("Say hello in French", "Say hello in Spanish"),
+        ("Translate this to German", "Translate this"),
+        ("Sort a list in Python", "Sort a list in Rust"),
+    ],
+    guards.code: [
+        ("What does sort() return?", "What does sorted() return?"),
+        ("Run it with --force", "Run it with --quiet"),
+        ("Read userName from the form", "Read userMail from the form"),
+        ("Explain a->b", "Explain a=>b"),
+        ("Does it start with -v", "Does it start"),
+    ],
+    guards.names: [
+        ("What is the capital of Spain?", "What is the capital of France?"),
+        ("When did Ada Lovelace live?", "When did Alan Turing live?"),
+    ],
     guards.negation: [
         ("Which birds can fly?", "Which birds can't fly?"),
         ("Paint that is toxic", "Paint that is not toxic"),
@@ -128,6 +151,26 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("Days in a week", "Week in days"),
         ("Plant peas", "Sow peas"),
     ],
+    guards.units: [
+        ("Walk 5 kilometres", "Walk 5 km"),
+        ("A cup of tea", "Two cups of tea"),
+        ("Bake at 180 °C", "Bake at 180°c"),
+    ],
+    guards.language: [
+        ("Say hello in French", "How do I say hello in french?"),
+        ("A word in a language", "Another word in a language"),
+    ],
+    guards.code: [
+        ("What does sort() return?", "Tell me what sort() returns"),
+        ("A well-known (and old) shop: where?", "A known, old shop"),
+    ],
+    guards.names: [
+        ("What is the capital of Spain?", "what is the capital of spain?"),
+        ("Where is the Seine in Paris?", "Where in Paris is it?"),
+        ("Where do I find Peru?", "Where in the world do I find it?"),
+        ("I think I may go. Perhaps", "You think so. Never"),
+        ("WHERE IS SPAIN", "where is Peru"),
+    ],
     guards.negation: [
         ("I can't swim", "I cannot swim"),
         ("Isn\u2019t it late?", "Is it not late?"),
@@ -178,7 +221,11 @@ CASES_PASSED = [(guard, *pair) for guard, pairs in PASS.items() for pair in pair
 
 SENTENCES = st.lists(
     st.sampled_from(
-        [*"Who is not my 3 on off A-1 'x' \" today from To the cat cats' IT when did won't ?".split(), "é", "\n"]
+        [
+            *"Who is not my 3 on off A-1 'x' \" km French Paris f() --x °C °F today from To the cat cats' IT when did won't ?".split(),
+            "é",
+            "\n",
+        ]
     ),
     max_size=8,
 ).map(" ".join)

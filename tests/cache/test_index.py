@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_costopt.cache.embed import Vector, unit
-from llm_costopt.cache.index import Index
+from llm_costopt.cache.index import MemoryIndex
 
 SCOPES = ("one", "two")
 
@@ -49,7 +49,7 @@ STEPS = st.lists(
 @settings(max_examples=200, deadline=None)
 def test_a_search_is_exact(steps: list[tuple[str, int, str, int]], asked: int, count: int) -> None:
     """After any adds and removes, each scope gives exactly the nearest of its own entries, nearest first."""
-    index, model = Index(), dict[int, tuple[str, Vector]]()
+    index, model = MemoryIndex(), dict[int, tuple[str, Vector]]()
     for step, entry, scope, row in steps:
         if step == "add":
             index.add(entry, scope, POOL[row])
@@ -72,7 +72,7 @@ def test_a_search_is_exact(steps: list[tuple[str, int, str, int]], asked: int, c
 def test_a_search_stays_exact_when_most_has_gone() -> None:
     """A scope of which most was removed is packed, and goes on as if the rest had never been."""
     vectors = dict(enumerate(random_units(400, 16), start=1))
-    index = Index()
+    index = MemoryIndex()
     for entry, vector in vectors.items():
         index.add(entry, "one", vector)
     for entry in [n for n in vectors if n % 4]:
@@ -88,7 +88,7 @@ def test_a_search_stays_exact_when_most_has_gone() -> None:
 
 def test_an_empty_scope_finds_nothing() -> None:
     """A scope that never was, and one whose last entry went, are both empty."""
-    index = Index()
+    index = MemoryIndex()
     index.add(1, "one", POOL[0])
     index.remove(1)
     index.remove(1)
@@ -101,7 +101,7 @@ def test_an_empty_scope_finds_nothing() -> None:
 def test_vectors_of_another_length_live_apart() -> None:
     """An embedder that now gives longer vectors finds its own, and old ones are neither found nor in the way."""
     short, long = random_units(1, 4)[0], random_units(1, 8)[0]
-    index = Index()
+    index = MemoryIndex()
     index.add(1, "one", short)
     index.add(2, "one", long)
 
@@ -125,7 +125,7 @@ def test_threads_may_add_remove_and_search_at_once() -> None:
     """While others write, a search only ever sees whole entries of its scope; in the end all are there."""
     vectors = dict(enumerate(random_units(2400, 8), start=1))
     kept = [n for n in vectors if n % 3]
-    asked, together, index = random_units(1, 8)[0], threading.Barrier(6), Index()
+    asked, together, index = random_units(1, 8)[0], threading.Barrier(6), MemoryIndex()
 
     def write(part: int) -> None:
         together.wait()
@@ -155,7 +155,7 @@ def test_threads_may_add_remove_and_search_at_once() -> None:
 
 def test_the_size_of_a_scope_counts_what_is_left() -> None:
     """Removed entries, other scopes and vectors of another length do not count."""
-    index = Index()
+    index = MemoryIndex()
     for entry, scope, length in ((1, "a", 2), (2, "a", 2), (3, "b", 2), (4, "a", 3)):
         index.add(entry, scope, np.ones(length, dtype=np.float32))
     index.remove(1)

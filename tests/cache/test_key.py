@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llm_costopt.cache.key import key_of
+from llm_costopt.cache.key import exact_only, key_of
 from llm_costopt.types import Message, Question, ToolCall
 
 ROLES = ("system", "human", "ai", "tool")
@@ -199,6 +199,11 @@ def test_parts_of_the_content(part: Any, other: Any, same: bool) -> None:
 HUMAN = Message(role="human", text="Where is my parcel?")
 
 
+def why(question: Question, max_words: int = 50) -> str | None:
+    """Say why *question* may match exactly only."""
+    return exact_only(question, key_of(question).text, max_words)
+
+
 @pytest.mark.parametrize(
     ("question", "reason"),
     [
@@ -222,14 +227,45 @@ HUMAN = Message(role="human", text="Where is my parcel?")
 )
 def test_what_may_only_match_exactly(question: Question, reason: str | None) -> None:
     """Each kind of request that similar words do not make the same answer for is kept to exact matches."""
-    assert key_of(question).exact_only == reason
+    assert why(question) == reason
 
 
 def test_the_bound_of_the_length_can_be_set() -> None:
     """With `max_words=2`, three words match exactly only; with 0 all do."""
-    assert key_of(plain(("human", "Where is it?")), max_words=2).exact_only == "length"
-    assert key_of(plain(("human", "Where")), max_words=0).exact_only == "length"
-    assert key_of(plain(("human", "Where is")), max_words=2).exact_only is None
+    assert why(plain(("human", "Where is Rome?")), max_words=2) == "length"
+    assert why(plain(("human", "Rome")), max_words=0) == "length"
+    assert why(plain(("human", "Where's Rome")), max_words=2) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "and the second one?",
+        "Why?",
+        "How old is he?",
+        "What about Spain?",
+        "tell me more",
+        "make it shorter",
+        "Can you explain that?",
+    ],
+)
+def test_a_follow_up_needs_its_history(text: str) -> None:
+    """A question that points at earlier turns is matched by meaning only where those turns are in the scope."""
+    assert why(plain(("system", "Be brief."), ("human", text))) == "follow-up"
+    assert why(plain(("human", "List two."), ("ai", "Rome and Paris."), ("human", text))) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "How do I reset my password?",
+        "Is it possible to return an order that arrived damaged?",
+        "Why was my card declined?",
+    ],
+)
+def test_what_stands_alone_is_no_follow_up(text: str) -> None:
+    """Pronouns and question words alone make no follow-up."""
+    assert why(plain(("human", text))) is None
 
 
 def test_composed_and_decomposed_letters_are_the_same_question() -> None:

@@ -1,10 +1,12 @@
 """What a checked hit weighs."""
 
-from llm_costopt.cache.policy import REMEMBERED, Budget
-from llm_costopt.cache.verify import BATCH, Neighbour, Verifier, evidence
+from llm_costopt.cache.policy import Budget
+from llm_costopt.cache.recent import REMEMBERED
+from llm_costopt.cache.verifier import BATCH, Verifier
+from llm_costopt.cache.verify import Neighbour, evidence
 
 ASKED = "how do i reset my password"
-NEAR = [Neighbour(entry=1, similarity=0.95, text="how can I reset my password?", says=1)] * 8
+NEAR = [Neighbour(entry=str(1), similarity=0.95, text="how can I reset my password?", says=1)] * 8
 
 
 def sure_after_wrong_checks(shadow_rate: float) -> float:

@@ -80,7 +80,8 @@ def make(clock: Clock) -> Iterator[Make]:
     made: list[SemanticCache] = []
 
     def make_one(**options: Any) -> SemanticCache:
-        made.append(SemanticCache(**{"clock": clock} | options))
+        defaults: dict[str, Any] = {"clock": clock, "threshold": 0.95, "rng": lambda: 0.0}
+        made.append(SemanticCache(**defaults | options))
         return made[-1]
 
     yield make_one
@@ -110,7 +111,7 @@ def test_the_same_question_in_other_words(make: Make, clock: Clock) -> None:
     assert (found(exact), found(semantic), none) == (("exact", "rice"), ("semantic", "rice"), None)
     assert exact is not None
     assert semantic is not None
-    assert (exact.similarity, exact.age, exact.entry) == (1.0, 5.0, semantic.entry)
+    assert (exact.similarity, exact.age, exact.id.split("/")[1]) == (1.0, 5.0, semantic.id.split("/")[1])
     assert 0.95 <= semantic.similarity < 1.0
     stats = cache.stats()
     assert (stats.hits_exact, stats.hits_semantic, stats.misses, stats.stored, stats.entries) == (1, 1, 1, 1, 1)
@@ -316,49 +317,33 @@ def test_a_miss_embeds_once_and_an_exact_hit_never(make: Make) -> None:
     assert embedder.asked == [RICE]
 
 
-def test_a_vector_that_the_host_made_saves_the_embedding(make: Make) -> None:
-    """With `vector=`, the cache embeds nothing, neither for the lookup nor for storing."""
-    embedder = CountingEmbedder()
+async def test_a_vector_that_the_host_makes_saves_the_embedding(make: Make) -> None:
+    """With the host's own way to embed, the cache embeds nothing, neither for the lookup nor for storing."""
+    embedder, asked = CountingEmbedder(), []
     cache = make(embedder=embedder)
-    rice, too = (WordLlamaEmbedder().embed(text) for text in (RICE, RICE_TOO))
-    assert cache.find(ask(RICE), rice) is None
+
+    async def embed(text: str) -> Vector:
+        asked.append(text)
+        return WordLlamaEmbedder().embed(text)
+
+    assert await cache.afind(ask(RICE), embed) is None
     cache.save(ask(RICE), GOOD, "rice")
 
-    assert found(cache.find(ask(RICE_TOO), too)) == ("semantic", "rice")
-    assert embedder.asked == []
+    assert found(await cache.afind(ask(RICE_TOO), embed)) == ("semantic", "rice")
+    assert found(await cache.afind(ask(RICE), embed)) == ("exact", "rice")
+    assert (asked, embedder.asked) == ([RICE, RICE_TOO], [])
 
 
 def test_only_so_many_vectors_are_remembered(make: Make) -> None:
     """The vectors that wait for their answers are bounded: after very many other misses it embeds again."""
     embedder = CountingEmbedder()
-    cache = make(embedder=embedder)
+    cache = make(embedder=embedder, min_hit_rate=0)
     cache.find(ask(RICE))
     for n in range(1100):
         cache.find(ask(f"What is item {n}?"))
     cache.save(ask(RICE), GOOD, "rice")
 
     assert embedder.asked.count(RICE) == 2
-
-
-def test_what_would_be_embedded(make: Make) -> None:
-    """A host that embeds by itself learns the words, and that a request with tools needs none."""
-    cache = make()
-
-    assert cache.text_to_embed(ask(f" {RICE} ")) == RICE
-    assert cache.text_to_embed(Question(messages=ask(RICE).messages, with_tools=True)) is None
-
-
-def test_find_exact_counts_hits_only(make: Make) -> None:
-    """Looking for the very same request embeds nothing, and leaves it to `find` to count the miss."""
-    embedder = CountingEmbedder()
-    cache = make(embedder=embedder)
-    assert cache.find_exact(ask(RICE)) is None
-    cache.save(ask(RICE), GOOD, "rice")
-    embedder.asked.clear()
-
-    assert found(cache.find_exact(ask(RICE))) == ("exact", "rice")
-    assert cache.find_exact(ask(RICE_TOO)) is None
-    assert (cache.stats().hits_exact, cache.stats().misses, embedder.asked) == (1, 0, [])
 
 
 def test_a_request_with_tools_only_hits_exactly(make: Make) -> None:
@@ -539,9 +524,9 @@ def run_holder(path: Path) -> "subprocess.Popen[str]":
     return holder
 
 
-def test_an_expired_answer_does_not_hide_a_fresh_one(clock: Clock) -> None:
+def test_an_expired_answer_does_not_hide_a_fresh_one(make: Make, clock: Clock) -> None:
     """When the nearest stored question has expired, the next one above the threshold is served."""
-    cache = SemanticCache(ttl=lambda question, _: 10 if question.messages[-1].text == RICE else 1000, clock=clock)
+    cache = make(ttl=lambda question, _: 10 if question.messages[-1].text == RICE else 1000)
     cache.save(ask(RICE), GOOD, "short-lived")
     cache.save(ask(RICE_TOO), GOOD, "long-lived")
     before = cache.find(ask("How do you cook rice?"))
@@ -568,8 +553,13 @@ def test_an_expired_answer_does_not_hide_a_fresh_one(clock: Clock) -> None:
         ({"ttl": 0}, "or None for ever; got 0"),
         ({"ttl": -1.5}, r"or None for ever; got -1\.5"),
         ({"ttl": float("nan")}, "or None"),
-        ({"max_entries": 0}, "at least 1; got 0"),
-        ({"max_words": -1}, r"at least 0 \(exact hits only\); got -1"),
+        ({"max_entries": 0}, "at least 1, such as 100000; got 0"),
+        ({"ttl": {"stattic": 60}}, "static, summary"),
+        ({"ttl": {"live": -1}}, "None for ever"),
+        ({"stale_while_revalidate": -1}, "at least 0 seconds"),
+        ({"min_hit_rate": 1}, "below 1, such as 0.15; got 1"),
+        ({"single_flight": -1}, "at least 0 seconds"),
+        ({"max_words": -1}, r"at least 0 \(exact hits only\), such as 50; got -1"),
         ({"path": "/nowhere/at/all/cache.db"}, "folder"),
     ],
 )
@@ -643,7 +633,7 @@ cache, memory = (SemanticCache(path=path, max_words=0, ttl=None) for path in (sy
 save(cache, "before")
 save(memory, "before")
 # As another thread of the parent may leave them for the child.
-locked = [cache._lock, cache._index._lock, memory._lock]
+locked = [cache._tally._lock, cache._vectors._lock, cache._store._index._lock, memory._tally._lock]
 (go, gone), children = os.pipe(), []
 for lock in locked:
     lock.acquire()
@@ -679,7 +669,7 @@ def test_a_cache_survives_a_fork(make: Make, tmp_path: Path) -> None:
     stored = ["before", "after", *(f"{who} {n}" for who in ("child", "orphan") for n in range(3))]
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert [text for text in stored if cache.find_exact(ask(text)) is None] == []
+    assert [text for text in stored if cache.find(ask(text)) is None] == []
     assert cache.stats().entries == len(stored)
 
 
@@ -710,6 +700,6 @@ def test_what_was_stored_survives_a_kill(make: Make, tmp_path: Path) -> None:
 
     assert numbers == list(range(len(numbers)))
     assert len(numbers) >= 200
-    assert [n for n in numbers if cache.find_exact(ask(f"What is item {n}?")) is None] == []
+    assert [n for n in numbers if cache.find(ask(f"What is item {n}?")) is None] == []
     assert found(cache.find(ask("what's item 7?"))) == ("semantic", "What is item 7?")
     assert list(tmp_path.glob("*.aside")) == []

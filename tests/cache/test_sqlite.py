@@ -14,12 +14,23 @@ import numpy as np
 import pytest
 
 from llm_costopt.cache.sqlite import SQLiteStore
+from llm_costopt.cache.store import Entry, Selection
 
 
 def put(store: SQLiteStore, exact: str, **fields: Any) -> int:
     """Store an entry of which only some fields matter."""
-    defaults: dict[str, Any] = {"scope": "s", "text": "t", "payload": "p", "stored_at": 1.0, "expires_at": None}
-    return store.put(exact=exact, **defaults | fields)
+    defaults: dict[str, Any] = {
+        "scope": "s",
+        "text": "t",
+        "payload": "p",
+        "answer": "a",
+        "says": 0,
+        "stored_at": 1.0,
+        "used_at": fields.get("stored_at", 1.0),
+        "expires_at": None,
+    }
+    vector, embedder = fields.pop("vector", None), fields.pop("embedder", None)
+    return store.put(Entry(exact=exact, **defaults | fields), vector, embedder)
 
 
 def run_python(code: str, *args: object) -> subprocess.CompletedProcess[str]:
@@ -50,7 +61,7 @@ def test_an_entry_comes_back_as_it_was(store: SQLiteStore) -> None:
 
     assert entry == store.by_id(number)
     assert entry is not None
-    assert (entry.id, entry.scope, entry.text, entry.payload) == (number, "s1", text, '{"x": 1}')
+    assert (entry.id, entry.scope, entry.text, entry.payload) == (str(number), "s1", text, '{"x": 1}')
     assert (entry.stored_at, entry.expires_at, entry.used_at) == (5.5, 9.25, 5.5)
     assert store.get("b") is None
     assert store.by_id(number + 1) is None
@@ -67,7 +78,7 @@ def test_put_replaces(store: SQLiteStore) -> None:
     assert len(store) == 1
     assert entry is not None
     assert (entry.payload, entry.stored_at, entry.expires_at, entry.used_at) == ("new", 3.0, None, 3.0)
-    assert [(n, list(v)) for n, *_, v in store.vectors("e", 0)] == [(first, list(vector))]
+    assert [(row.id, list(row.vector)) for row in store.vectors("e", 0)] == [(first, list(vector))]
 
 
 def test_vectors_are_listed_by_embedder_and_id(store: SQLiteStore) -> None:
@@ -77,7 +88,69 @@ def test_vectors_are_listed_by_embedder_and_id(store: SQLiteStore) -> None:
     mine = [put(store, exact, scope=exact, text=exact, says=7, vector=vector, embedder="mine") for exact in "abc"]
     put(store, "other", vector=vector, embedder="other")
 
-    assert [row[:4] for row in store.vectors("mine", mine[0])] == [(mine[1], "b", "b", 7), (mine[2], "c", "c", 7)]
+    first, *later = store.vectors("mine", 0)
+    assert [row.id for row in (first, *later)] == mine
+    assert [(r.id, r.scope, r.text, r.says) for r in store.vectors("mine", first.written)] == [
+        (mine[1], "b", "b", 7),
+        (mine[2], "c", "c", 7),
+    ]
+
+
+def test_what_is_stored_anew_is_listed_anew(store: SQLiteStore) -> None:
+    """An entry that is replaced comes after all that was written before, so that others learn of it."""
+    vector = np.ones(3, dtype=np.float32)
+    ids = [put(store, exact, vector=vector, embedder="e") for exact in "ab"]
+    last = [row.written for row in store.vectors("e", 0)][-1]
+    put(store, "a", vector=vector, embedder="e", expires_at=9.0)
+
+    assert [(row.id, row.expires_at) for row in store.vectors("e", last)] == [(ids[0], 9.0)]
+
+
+def test_what_was_parted_is_remembered_while_the_entry_is_there(store: SQLiteStore) -> None:
+    """A pair that must not be matched again comes back, until its entry is deleted."""
+    one, two = put(store, "a"), put(store, "b")
+    for _ in range(2):
+        store.part("q", one)
+    store.part("q", two)
+    store.delete(two)
+
+    assert list(store.parted()) == [("q", one)]
+    store.clear()
+    assert list(store.parted()) == []
+
+
+@pytest.mark.parametrize(
+    ("which", "names"),
+    [
+        (Selection(), "abc"),
+        (Selection(tags=frozenset({"x"})), "ab"),
+        (Selection(tags=frozenset({"y", "z"})), "bc"),
+        (Selection(tags=frozenset({'"x"', "x%"})), ""),
+        (Selection(model="m1"), "a"),
+        (Selection(model="m"), ""),
+        (Selection(stored_before=2.0), "a"),
+        (Selection(tags=frozenset({"x"}), model="m2", stored_before=9.0), "b"),
+    ],
+)
+def test_entries_are_selected_by_all_that_is_said(store: SQLiteStore, which: Selection, names: str) -> None:
+    """Any of the tags, the very model and the time of storing narrow the choice together."""
+    ids = {
+        "a": put(store, "a", tags=("x",), model="m1", stored_at=1.0),
+        "b": put(store, "b", tags=("x", "y"), model="m2", stored_at=2.0),
+        "c": put(store, "c", tags=("z",), stored_at=3.0),
+    }
+
+    assert store.select(which) == [ids[name] for name in names]
+
+
+def test_another_namespace_is_not_selected(file: Path) -> None:
+    """A selection sees the entries of its own namespace only."""
+    ours, theirs = SQLiteStore(file, namespace="ours"), SQLiteStore(file, namespace="theirs")
+    put(theirs, "a")
+
+    assert ours.select(Selection()) == []
+    for store in (ours, theirs):
+        store.close()
 
 
 def test_what_was_learned_is_kept_per_namespace(file: Path) -> None:
@@ -144,8 +217,9 @@ def test_an_id_is_never_used_again(store: SQLiteStore) -> None:
 def test_a_file_keeps_entries(file: Path) -> None:
     """What was stored is there for the next process, without the first having closed anything."""
     code = (
-        "import sys; from llm_costopt.cache.sqlite import SQLiteStore\n"
-        "SQLiteStore(sys.argv[1]).put(exact='a', scope='s', text='t', payload='p', stored_at=0, expires_at=None)\n"
+        "import sys; from llm_costopt.cache.sqlite import SQLiteStore; from llm_costopt.cache.store import Entry\n"
+        "entry = Entry(exact='a', scope='s', text='t', payload='p', answer='a', says=0, stored_at=0, expires_at=None,"
+        " used_at=0)\nSQLiteStore(sys.argv[1]).put(entry)\n"
         "import os; os._exit(0)"
     )
     assert run_python(code, file).returncode == 0
@@ -309,6 +383,7 @@ def test_a_closed_store_says_so(store: SQLiteStore) -> None:
 STARTERS = """
 import os, sys, tempfile
 from llm_costopt.cache.sqlite import SQLiteStore
+from llm_costopt.cache.store import Entry
 
 for _ in range(20):
     folder = tempfile.mkdtemp(dir=sys.argv[1])
@@ -319,7 +394,7 @@ for _ in range(20):
         if not pid:
             os.close(gone)
             os.read(go, 1)  # until the parent closes its end: all start at once
-            SQLiteStore(path).put(exact=str(n), scope="s", text="t", payload="p", stored_at=0, expires_at=None)
+            SQLiteStore(path).put(Entry(exact=str(n), scope="s", text="t", payload="p", answer="a", says=0, stored_at=0, expires_at=None, used_at=0))
             os._exit(0)
         children.append(pid)
     os.close(gone)
@@ -338,12 +413,28 @@ def test_processes_may_start_on_a_new_file_at_once(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+SETTERS_ASIDE = (
+    STARTERS.replace("children = []", "children = []; open(path, 'wb').write(b'no database' * 99)")
+    .replace("assert not [name", "assert 1 == len([name")
+    .replace("in name]", "in name])")
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_may_set_the_same_file_aside_at_once(tmp_path: Path) -> None:
+    """Six workers that find the same damaged file at the same moment set it aside once, and share the new one."""
+    result = run_python(SETTERS_ASIDE, tmp_path)
+
+    assert result.returncode == 0, result.stderr
+
+
 FORKER = """
 import os, sys
 from llm_costopt.cache.sqlite import SQLiteStore
+from llm_costopt.cache.store import Entry
 
 def put(exact):
-    store.put(exact=exact, scope="s", text="t", payload="p", stored_at=0, expires_at=None)
+    store.put(Entry(exact=exact, scope="s", text="t", payload="p", answer="a", says=0, stored_at=0, expires_at=None, used_at=0))
 
 store, memory = SQLiteStore(sys.argv[1]), SQLiteStore()
 put("before")

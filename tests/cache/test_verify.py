@@ -6,14 +6,16 @@ import random
 import numpy as np
 import pytest
 
-from llm_costopt.cache.verify import BATCH, FEATURES, ErrorBudget, Neighbour, Verifier, candidate, evidence
+from llm_costopt.cache.budget import ErrorBudget
+from llm_costopt.cache.verifier import BATCH, Verifier
+from llm_costopt.cache.verify import FEATURES, Neighbour, candidate, evidence
 
 ASKED = "how do i reset my password"
 
 
 def near(similarity: float, says: int = 1, text: str = "how can I reset my password?") -> Neighbour:
     """Make a neighbour."""
-    return Neighbour(entry=1, similarity=similarity, text=text, says=says)
+    return Neighbour(entry=str(1), similarity=similarity, text=text, says=says)
 
 
 def test_the_candidate_is_the_nearest_that_no_guard_refuses() -> None:
@@ -24,6 +26,23 @@ def test_the_candidate_is_the_nearest_that_no_guard_refuses() -> None:
     assert candidate(ASKED, [passed_over]) is None
     assert candidate(ASKED, [near(0.1)]) is None
     assert candidate(ASKED, []) is None
+
+
+def test_the_answer_with_most_support_is_chosen() -> None:
+    """A lone nearest one stands back behind three a little farther away that say the same, and of them the nearest is served."""
+    stored = [near(0.8, says=1), *(near(0.8 - n / 100, says=2) for n in (1, 2, 3))]
+
+    assert candidate(ASKED, stored) == 1
+    assert candidate(ASKED, stored[:2]) == 0
+
+
+def test_the_same_wording_makes_a_hit_surer() -> None:
+    """At the same similarity, an answer whose questions are worded like the asked one is surer than a rival's."""
+    like, unlike = "how can i reset my password", "account recovery procedure"
+    stored = [[near(0.8 - n / 100, says=n % 2, text=(like, unlike)[n % 2 ^ swap]) for n in range(8)] for swap in (0, 1)]
+    worded, otherwise = (Verifier().sure(evidence(ASKED, neighbours, 0, 100)) for neighbours in stored)
+
+    assert worded > otherwise + 0.1
 
 
 def test_what_stands_alone_must_pass_every_guard() -> None:

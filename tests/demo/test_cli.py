@@ -107,8 +107,8 @@ def test_unlabelled_texts_have_no_wrong_hits_to_count(tmp_path: Path) -> None:
     [
         (["--requests", "no-such-file.jsonl"], "there is no such file"),
         (["--requests", "{bad}"], "line 1: this is not JSON"),
-        (["--threshold", "1.5"], "threshold is a cosine similarity"),
-        (["--threshold", "0"], "threshold is a cosine similarity"),
+        (["--threshold", "1.5"], "threshold is a cosine"),
+        (["--threshold", "0"], "threshold is a cosine"),
         (["--live"], "set OPENAI_API_KEY"),
         (["--cheap", "gpt-4o"], "two models"),
     ],

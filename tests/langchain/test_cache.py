@@ -49,7 +49,7 @@ class Person(BaseModel):
 @pytest.fixture
 def cache() -> Iterator[SemanticCache]:
     """Set an empty cache for all models."""
-    made = SemanticCache()
+    made = SemanticCache(threshold=0.95)
     set_llm_cache(made)
     yield made
     set_llm_cache(None)
@@ -103,7 +103,7 @@ def test_a_question_in_other_words_is_answered_from_store(
     assert mark(exact)["similarity"] == 1.0
     assert mark(semantic)["cache"] == "semantic"
     assert 0.95 <= mark(semantic)["similarity"] < 1.0
-    assert mark(semantic).keys() == {"cache", "similarity", "age_s", "entry"}
+    assert mark(semantic).keys() == {"cache", "similarity", "age_s", "id"}
     stats = cache.stats()
     assert (stats.hits_exact, stats.hits_semantic, stats.misses, stats.errors) == (1, 1, 1, 0)
 
@@ -411,7 +411,7 @@ def embeddings() -> CountingEmbeddings:
 @pytest.fixture
 def remote(embeddings: CountingEmbeddings) -> Iterator[SemanticCache]:
     """Set a cache that embeds with LangChain embeddings."""
-    made = SemanticCache(embedder=embeddings)
+    made = SemanticCache(threshold=0.95, embedder=embeddings)
     set_llm_cache(made)
     yield made
     set_llm_cache(None)
@@ -523,7 +523,7 @@ def test_a_stored_answer_that_cannot_be_read_is_a_miss(cache: SemanticCache, tmp
     core = Core(path=tmp_path / "cache.db")
     core.save(Question(messages=(Message(role="human", text=RICE),), model="model"), Answer(text="x"), "{not JSON")
     core.close()
-    made = SemanticCache(path=tmp_path / "cache.db")
+    made = SemanticCache(threshold=0.95, path=tmp_path / "cache.db")
 
     assert made.lookup(RICE, "model") is None
     assert made.stats().errors == 1
@@ -628,10 +628,10 @@ def test_a_models_own_cache_and_no_cache(cache: SemanticCache) -> None:
 
 def test_a_file_serves_the_next_process(tmp_path: Path) -> None:
     """With a path, a new cache answers what an earlier one stored, until it is cleared."""
-    first = SemanticCache(path=tmp_path / "cache.db")
+    first = SemanticCache(threshold=0.95, path=tmp_path / "cache.db")
     first.update(RICE, "model", [Generation(text="Boil it.")])
     first.close()
-    second = SemanticCache(path=tmp_path / "cache.db")
+    second = SemanticCache(threshold=0.95, path=tmp_path / "cache.db")
 
     assert second.lookup(RICE_TOO, "model") == [Generation(text="Boil it.")]
     second.clear()
@@ -655,10 +655,10 @@ def test_options_reach_the_core() -> None:
     )
     cache.update("First question", "model", [Generation(text="one")])
 
-    assert cache.lookup("Another", "model") == [Generation(text="one")]
-    assert cache.lookup("Another that is long", "model") is None
+    assert cache.lookup("Other question", "model") == [Generation(text="one")]
+    assert cache.lookup("Another question that is long", "model") is None
     cache.update("Second question", "model", [Generation(text="two")])
-    assert cache.lookup("Another", "model") == [Generation(text="two")]
+    assert cache.lookup("Other question", "model") == [Generation(text="two")]
     assert cache.stats().entries == 1
     cache.close()
 
@@ -725,7 +725,7 @@ UNRELATED = [question for question in QUESTIONS if question]
 @pytest.mark.parametrize("questions", [UNRELATED, UNRELATED[::-1]], ids=["forwards", "backwards"])
 def test_unrelated_questions_under_a_long_system_prompt_share_nothing(questions: list[str], guards: Any) -> None:
     """Of n = 156 questions, each looked up among those before it, none of 12,090 pairs is a hit, nor is any backwards."""
-    cache = SemanticCache(guards=guards)
+    cache = SemanticCache(threshold=0.95, guards=guards)
     model = scripted(*questions)
     model.cache = cache
     chain = ChatPromptTemplate.from_messages([("system", SYSTEM), ("human", "{question}")]) | model

@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel
 
 from langchain_costopt._convert import answer_of, answer_of_message, messages_of, question_of_prompt
-from llm_costopt.cache.key import key_of
+from llm_costopt.cache.key import exact_only, key_of
 from llm_costopt.faults import fault
 from llm_costopt.types import Message, Question, ToolCall, Usage
 
@@ -160,10 +160,11 @@ def test_what_was_said_matters(other: list[BaseMessage]) -> None:
 )
 def test_what_is_said_outside_of_the_text_matters(one: BaseMessage, other: BaseMessage) -> None:
     """Old function calls, speech, unreadable calls and images tell conversations apart and are never compared by meaning."""
-    first, second = (key_of(read([turn, HumanMessage("Go on")])) for turn in (one, other))
+    questions = [read([turn, HumanMessage("Go on")]) for turn in (one, other)]
+    first, second = map(key_of, questions)
 
     assert first.scope != second.scope
-    assert first.exact_only == second.exact_only == "attachment"
+    assert [exact_only(q, "Go on", 50) for q in questions] == ["attachment", "attachment"]
 
 
 def test_an_unreadable_call_is_the_same_under_another_id() -> None:
@@ -340,4 +341,4 @@ def test_a_models_own_string_is_a_question() -> None:
     question = question_of_prompt(dumps([HumanMessage("hi")]), model._get_llm_string(stop=["x"]))
 
     assert question
-    assert key_of(question).exact_only is None
+    assert exact_only(question, key_of(question).text, 50) is None

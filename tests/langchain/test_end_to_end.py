@@ -23,7 +23,7 @@ PROMPT = ChatPromptTemplate([("system", "You answer for a bank."), ("human", "{q
 @pytest.fixture
 def cache() -> Iterator[SemanticCache]:
     """A semantic cache that all models use for the length of a test."""
-    made = SemanticCache()
+    made = SemanticCache(threshold=0.95)
     set_llm_cache(made)
     yield made
     set_llm_cache(None)

@@ -1,0 +1,156 @@
+"""The store of one machine: entries in SQLite, their vectors in an index in process."""
+
+import os
+import threading
+from collections import defaultdict
+from dataclasses import replace
+
+from llm_costopt.cache.embed import Vector
+from llm_costopt.cache.index import MemoryIndex, VectorIndex
+from llm_costopt.cache.sqlite import SQLiteStore
+from llm_costopt.cache.store import Entry, Nearby, Selection
+from llm_costopt.cache.verify import Neighbour
+
+
+class LocalStore:
+    """Keep entries in the file *path*, or in memory if it is None, and find them by nearness.
+
+    Args:
+        path: a file that several processes may share, or None.
+        namespace: only entries of this one are seen.
+        embedder: name of what made the vectors; others are not searched.
+        max_entries: above this, expired and then least recently used entries go, of all namespaces of the file.
+        index: finds what is near; it belongs to this store alone, and holds nothing that the file does not.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        namespace: str,
+        embedder: str,
+        max_entries: int,
+        index: VectorIndex | None = None,
+    ) -> None:
+        self._rows = SQLiteStore(path, namespace=namespace)
+        self._is_shared = path is not None
+        self._embedder = embedder
+        self._max_entries = max_entries
+        self._index = MemoryIndex() if index is None else index
+        self._facts: dict[int, tuple[str, int, float | None]] = {}
+        self._parted: defaultdict[str, set[int]] = defaultdict(set)
+        self._caught_up = 0
+        self._lock = threading.Lock()
+        self._room = max_entries - len(self._rows)
+
+    def get(self, exact: str) -> Entry | None:
+        """Look up an entry by the digest of its whole request."""
+        return self._rows.get(exact)
+
+    def by_id(self, entry: str) -> Entry | None:
+        """Look up an entry by its id."""
+        if not entry.isdecimal():
+            return None
+        found = self._rows.by_id(int(entry))
+        if found is None:  # another process deleted it since it was indexed
+            self._forget(int(entry))
+        return found
+
+    def near(self, exact: str, scope: str, vector: Vector, count: int, since: float) -> Nearby:
+        """Find up to *count* entries of *scope* next to unit *vector* that had not expired at *since*."""
+        self._catch_up()
+        parted = self._parted.get(exact, ())
+        neighbours: list[Neighbour] = []
+        expired = True
+        while expired:
+            neighbours, expired = [], False
+            for entry, similarity in self._index.near(scope, vector, count + len(parted)):
+                text, says, expires_at = self._facts.get(entry, ("", 0, since))
+                if expires_at is not None and expires_at <= since:
+                    self._forget(entry)  # or it would stand before what is fresh; stored anew, it is indexed anew
+                    expired = True
+                elif entry not in parted:
+                    neighbours.append(Neighbour(entry=str(entry), similarity=similarity, text=text, says=says))
+        return Nearby(neighbours=neighbours[:count], entries=self._index.size(scope, vector.size))
+
+    def put(self, entry: Entry, vector: Vector | None) -> Entry:
+        """Store *entry* and make room for it."""
+        # In memory nobody else will ever ask for the vector, and the index has it.
+        kept = vector if self._is_shared else None
+        number = self._rows.put(entry, kept, None if kept is None else self._embedder)
+        if vector is not None:
+            self._facts[number] = (entry.text, entry.says, entry.expires_at)
+            self._index.add(number, entry.scope, vector)
+        self._make_room(entry.stored_at)
+        return replace(entry, id=str(number))
+
+    def touch(self, entry: Entry, now: float) -> None:
+        """Note that *entry* was used."""
+        self._rows.touch(int(entry.id), now)
+
+    def part(self, exact: str, entry: str) -> None:
+        """Remember that the entry with this id does not answer the request *exact*."""
+        self._rows.part(exact, int(entry))
+        self._parted[exact].add(int(entry))
+
+    def delete(self, entry: str) -> None:
+        """Delete the entry with this id, if there is one."""
+        self._rows.delete(int(entry))
+        self._forget(int(entry))
+
+    def select(self, which: Selection) -> list[str]:
+        """List the ids of the entries of this namespace that *which* means."""
+        return [str(entry) for entry in self._rows.select(which)]
+
+    def clear(self) -> None:
+        """Delete all entries of this namespace, and what was parted."""
+        self._rows.clear()
+        for entry in list(self._facts):
+            self._forget(entry)
+        self._parted.clear()
+
+    def count(self) -> int:
+        """Count the entries of this namespace."""
+        return self._rows.count()
+
+    def learned(self) -> str | None:
+        """Return what `keep_learned` kept in this namespace."""
+        return self._rows.learned()
+
+    def keep_learned(self, state: str) -> None:
+        """Keep what was learned beside the entries."""
+        self._rows.keep_learned(state)
+
+    def close(self) -> None:
+        """Close the file; what was stored stays."""
+        self._rows.close()
+
+    def _catch_up(self) -> None:
+        """Index what other processes have stored, and on the first search all that the file holds."""
+        if not self._rows.changed():
+            return
+        latest = self._caught_up
+        for row in self._rows.vectors(self._embedder, latest):
+            self._facts[row.id] = (row.text, row.says, row.expires_at)
+            self._index.add(row.id, row.scope, row.vector)
+            latest = row.written
+        for exact, entry in self._rows.parted():
+            self._parted[exact].add(entry)
+        with self._lock:
+            self._caught_up = max(self._caught_up, latest)
+
+    def _forget(self, entry: int) -> None:
+        self._index.remove(entry)
+        self._facts.pop(entry, None)
+
+    def _make_room(self, now: float) -> None:
+        with self._lock:
+            self._room -= 1
+            if self._room >= 0:
+                return
+        if len(self._rows) > self._max_entries:
+            # A twentieth at a time, or each further entry would pay for a sweep.
+            for entry in self._rows.shrink(self._max_entries - self._max_entries // 20, now):
+                self._forget(entry)
+        with self._lock:
+            self._room = self._max_entries - len(self._rows)

@@ -1,0 +1,220 @@
+"""What the guards and the verifier look at in a question, found in one pass and kept."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import lru_cache, reduce
+from itertools import pairwise
+from operator import or_
+from typing import NamedTuple
+from zlib import crc32
+
+from llm_costopt.cache import vocabulary as v
+
+BITS = 1021
+"""Places of a sketch. Of some 35 trigrams of a question about one shares its place with another."""
+
+_WORD = re.compile(r"[^\W_]+")
+_SHOUTED = re.compile(r"\b[A-Z]{2,}\b")
+_NUMBER = re.compile(r"[$€£¥]?\s?\d[\d,]*(?:\.\d+)?\s?%?")
+_DIGIT = re.compile(r"\d")
+_SIGNS = re.compile(r"[\d#+*=<>@&|\\/_^~.:]")
+_IDENTIFIER = re.compile(r"\d[^\W\d]|[^\W\d]\d|[#+*=<>@&|\\/_^~]|\w[.:]\w|\w-\d|\d-\w")
+_DEGREES = re.compile(r"°\s?([cf])\b")
+# Not at the start of the text or of a sentence, and not "I".
+_NAME = re.compile(r"(?<=[^.?!:\s]\s)[A-Z][^\W_]+")
+_CODE_SIGNS = re.compile(r"[(\[{>:]|-[a-z]|[a-z][A-Z]")
+_CODE = re.compile(r"\w+\(\)|(?<!\w)--?[a-z][\w-]*|::|->|=>|\[\]|\{\}|\b[a-z]+[A-Z]\w*|\b(?:[A-Z][a-z]+){2,}\b")
+_ANY = re.compile(r"\w")
+
+
+class Reading(NamedTuple):  # which is made in a fifth of the time of a frozen dataclass
+    """The parts of one text."""
+
+    words: tuple[str, ...]
+    """All words, case folded."""
+    content: tuple[str, ...]
+    """Those that carry meaning, without their endings."""
+    meaning: frozenset[str]
+    """The same without order."""
+    opposable: frozenset[str]
+    """Words that have an opposite."""
+    numbers: Mapping[str, int]
+    """Numbers and how often each is there, spelled out or not."""
+    identifiers: Mapping[str, int]
+    """Codes, addresses, file names, versions and names with signs."""
+    dates: Mapping[str, int]
+    """Months, weekdays, times of day, periods."""
+    units: frozenset[str]
+    """Units of measure and currencies, by their abbreviation."""
+    languages: frozenset[str]
+    """Languages of people and of machines."""
+    names: frozenset[str]
+    """Words with a capital inside a sentence, case folded."""
+    code: tuple[str, ...]
+    """Calls, options, operators and names in camel case, in order of the alphabet."""
+    negations: int
+    """How often it says `not` or its like."""
+    quotes: tuple[str, ...]
+    """What stands in quotation marks."""
+    kind: tuple[str, bool, bool]
+    """The kind of question, whether it is about the past, and about the future."""
+    persons: frozenset[str]
+    """Whose matter it is."""
+
+
+class Sketch(NamedTuple):
+    """Which parts one text has, one bit for each, so that what two texts share is counted in one step."""
+
+    trigrams: int
+    """Runs of three characters."""
+    length: int
+    """Bits of those."""
+    words: int
+    """Words that carry meaning."""
+
+
+@lru_cache(maxsize=16384)
+def read(text: str) -> Reading:
+    """Take *text* apart."""
+    folded, words, there, plain, bare = _split(text)
+    content = _content(text, bare)
+    kind = _kind(plain, bare)
+    return Reading(
+        words=words,
+        content=content,
+        meaning=frozenset(content),
+        opposable=there & v.OPPOSABLE,
+        numbers=_numbers(text, words, there),
+        identifiers=_identifiers(text),
+        dates=_NONE if there.isdisjoint(v.DATE_SIGNS) else _dates(words),
+        units=_units(folded, there),
+        languages=there & v.LANGUAGES,
+        names=_names(text),
+        code=_code(text),
+        negations=0 if there.isdisjoint(v.NEGATION_SIGNS) and "kein" not in folded else len(v.NEGATION.findall(text)),
+        quotes=_quotes(text),
+        kind=kind,
+        persons=_persons(there, kind[0]),
+    )
+
+
+@lru_cache(maxsize=16384)
+def sketch(text: str) -> Sketch:
+    """Sketch *text*, in a fourth of the time that reading it takes: most neighbours are only compared."""
+    _, words, _, _, bare = _split(text)
+    trigrams = _trigrams(words)
+    return Sketch(trigrams=trigrams, length=trigrams.bit_count(), words=_sketch(frozenset(_content(text, bare))))
+
+
+def _split(text: str) -> tuple[str, tuple[str, ...], frozenset[str], str, tuple[str, ...]]:
+    """Fold *text*, find its words, in order and without, and the same without what is only polite."""
+    folded = text.casefold()
+    words = tuple(_WORD.findall(folded))
+    there = frozenset(words)
+    plain = folded if there.isdisjoint(v.POLITE_SIGNS) else v.POLITE.sub(" ", text).casefold()
+    return folded, words, there, plain, words if plain is folded else tuple(_WORD.findall(plain))
+
+
+def _content(text: str, bare: tuple[str, ...]) -> tuple[str, ...]:
+    return (*[_stem(w) for w in bare if w not in v.EMPTY], *_shouted(text))
+
+
+def _sketch(parts: Iterable[str]) -> int:
+    return reduce(or_, map(_bit, parts), 0)
+
+
+@lru_cache(maxsize=32768)
+def _bit(part: str) -> int:
+    return 1 << crc32(part.encode("utf-8", "surrogatepass")) % BITS
+
+
+def _trigrams(words: tuple[str, ...]) -> int:
+    # Word by word, since most words have been met before; then the trigrams across the spaces.
+    across = [f"{one[-1]} {other[0]}" for one, other in pairwise(words)]
+    return reduce(or_, map(_spelling, words), _sketch(across))
+
+
+@lru_cache(maxsize=16384)
+def _spelling(word: str) -> int:
+    return _sketch([f" {word} "[n : n + 3] for n in range(len(word))])
+
+
+def _counted(parts: Iterable[str]) -> Mapping[str, int]:
+    return dict(Counter(parts))  # two plain dictionaries are compared in a hundredth of the time of two counters
+
+
+_NONE: Mapping[str, int] = {}
+
+
+def _shouted(text: str) -> tuple[str, ...]:
+    """Find capitals that make another word of an empty one: IT, US, WHO (unless all is in capitals)."""
+    if text.islower() or text.isupper():
+        return ()
+    return tuple(w for w in _SHOUTED.findall(text) if w.casefold() in v.EMPTY)
+
+
+@lru_cache(maxsize=16384)
+def _stem(word: str) -> str:
+    for suffix, instead in (("ies", "y"), ("ing", ""), ("es", ""), ("ed", ""), ("e", ""), ("s", "")):
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            return word.removesuffix(suffix) + instead
+    return word
+
+
+def _numbers(text: str, words: tuple[str, ...], there: frozenset[str]) -> Mapping[str, int]:
+    found = _NUMBER.findall(text) if _DIGIT.search(text) else []
+    # In words only from two up: "one" is as often a pronoun.
+    if not there.isdisjoint(v.NUMBER_WORDS):
+        found += [v.NUMBER_WORDS[w] for w in words if w in v.NUMBER_WORDS and w != "one"]
+    return _counted(n.replace(",", "").replace(" ", "") for n in found) if found else _NONE
+
+
+def _identifiers(text: str) -> Mapping[str, int]:
+    if not _SIGNS.search(text.rstrip("?!. ")):
+        return _NONE
+    tokens = (t.strip(".,;:!?\"'()[]{}“”‘’«»").rstrip("/") for t in text.split())
+    # A token of signs alone, as in "this & that", names nothing.
+    return _counted(t for t in tokens if _ANY.search(t) and _IDENTIFIER.search(t))
+
+
+def _dates(words: tuple[str, ...]) -> Mapping[str, int]:
+    return _counted(s for w in words if (s := w if w in v.DATES else w.removesuffix("s")) in v.DATES)
+
+
+def _units(folded: str, there: frozenset[str]) -> frozenset[str]:
+    degrees = _DEGREES.findall(folded) if "°" in folded else ()
+    return frozenset([v.UNITS[w] for w in there & v.UNITS.keys()] + [f"°{sign}" for sign in degrees])
+
+
+def _names(text: str) -> frozenset[str]:
+    if text.islower() or text.isupper():
+        return frozenset()
+    return frozenset([w.casefold() for w in _NAME.findall(text)])
+
+
+def _code(text: str) -> tuple[str, ...]:
+    return tuple(sorted(_CODE.findall(text))) if _CODE_SIGNS.search(text) else ()
+
+
+def _quotes(text: str) -> tuple[str, ...]:
+    return tuple("".join(groups) for groups in v.QUOTED.findall(text)) if v.QUOTE_SIGNS.search(text) else ()
+
+
+def _kind(plain: str, words: tuple[str, ...]) -> tuple[str, bool, bool]:
+    past, future = not v.PAST.isdisjoint(words), not v.FUTURE.isdisjoint(words) or "going to" in plain
+    for n, word in enumerate(words):
+        if word in v.WH:
+            measure = words[n + 1 : n + 2]
+            much = word == "how" and measure and measure[0] in v.MEASURES
+            return f"how {measure[0]}" if much else v.SAME_WH.get(word, word), past, future
+    if words and words[0] in v.AUXILIARY:
+        first = plain.split(maxsplit=1)[0].lstrip("\"'“‘(")  # "can't" is not "can"
+        return f"yes or no: {v.MODALS.get(first, '')}", past, future
+    return "statement", past, future
+
+
+def _persons(there: frozenset[str], kind: str) -> frozenset[str]:
+    found = frozenset([v.PERSONS[w] for w in there & v.PERSONS.keys()])
+    # "How do I reset my password?", "how do you reset your password?" and "how to reset a password?" ask the same.
+    return found - {"my", "your"} if kind == "how" else found

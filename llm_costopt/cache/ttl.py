@@ -1,0 +1,109 @@
+"""How long an answer stays fresh, by kind of content."""
+
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from llm_costopt.cache.reading import read
+from llm_costopt.types import Answer, Question
+
+MINUTE, HOUR = 60.0, 3600.0
+
+KINDS: Mapping[str, float] = {
+    "static": 48 * HOUR,
+    "summary": 9 * HOUR,
+    "label": 18 * HOUR,
+    "live": 10 * MINUTE,
+    "creative": 0.0,
+    "general": 24 * HOUR,
+}
+"""Seconds by kind: knowledge that stands, summaries, classification, what changes by the minute, what should be new each
+time (never stored), and everything else. The middle of the ranges that are usual for each (24–72 h, 6–12 h, 12–24 h, 5–15 min)."""
+
+JITTER = 0.1
+"""The part of its time that an answer loses at random, so that what was stored together does not expire together."""
+
+FreshFor: TypeAlias = Callable[[Question, Answer], float | None]
+"""Decides for how many seconds an answer stays fresh: None for ever, 0 not to store it."""
+
+TTL: TypeAlias = float | Mapping[str, float | None] | FreshFor | None
+"""One number of seconds, or None for ever, for all kinds but those of `BRIEF`, which last no longer than in `KINDS`;
+or by kind, the others as in `KINDS`; or a function."""
+
+BRIEF = frozenset({"live", "creative"})
+"""Kinds that only their own name in a mapping can make last longer."""
+
+_WORKS = "poem poetry haiku limerick sonnet rhyme story stories tale joke song lyrics rap slogan tagline screenplay riddle pun toast fairytale novel catchphrase".split()  # fmt: skip
+_SIGNS = frozenset([*_WORKS, *[f"{work}s" for work in _WORKS], "brainstorm", "come", "surprise"])
+"""Words without one of which nothing creative is asked for: most questions need no pattern."""
+
+_MAKE = r"(?:write|compose|create|make up|make|draft|invent|give|tell|sing|generate|need|want|produce)"
+_WORK = rf"(?:{'|'.join(_WORKS)})s?"
+_CREATIVE = re.compile(
+    rf"\b{_MAKE}\b(?:\W+\w+){{0,6}}?\W+{_WORK}\b|\b(?:brainstorm|come up with|surprise me)\b|^{_WORK}\b", re.IGNORECASE
+)
+_RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "live",
+        re.compile(
+            r"\b(?:today|tonight|tomorrow|yesterday|now|nowadays|current(?:ly)?|latest|newest|recent(?:ly)?|this (?:morning|"
+            r"afternoon|evening|week|weekend|month|year|quarter)|at the moment|at present|so far|as of|"
+            r"breaking|up[- ]to[- ]date|weather|forecast|temperature outside|traffic|news|headlines?|"
+            r"(?:stock|share) prices?|exchange rates?|price of|prices? for|how much (?:is|are|does|do)|in stock|"
+            r"what(?:'s|’s|s| is) the (?:time|date|day)|what time is it|what day is it)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    ("summary", re.compile(r"\b(?:summari[sz]e|summary|tl;?dr|sum up|key points|recap)\b", re.IGNORECASE)),
+    (
+        "label",
+        re.compile(r"\b(?:classify|categori[sz]e|label|sentiment|is this (?:spam|positive|negative))\b", re.IGNORECASE),
+    ),
+)
+
+
+def kind_of(text: str) -> str:
+    """Say what kind of content the question *text* asks for, by its words; `general` if they do not tell."""
+    if is_creative(text):
+        return "creative"
+    return next((kind for kind, words in _RULES if words.search(text)), "general")
+
+
+def is_creative(text: str) -> bool:
+    """Tell whether *text* asks for something that should be new each time."""
+    return not _SIGNS.isdisjoint(read(text).words) and bool(_CREATIVE.search(text))
+
+
+def fresh_for(
+    ttl: TTL, question: Question, answer: Answer, kind: str, rng: Callable[[], float] = random.random
+) -> float | None:
+    """Decide for how many seconds *answer* stays fresh: None for ever, 0 or less not to store it.
+
+    What a function decides is taken as it is; all else is shortened by up to `JITTER`.
+    """
+    if callable(ttl):
+        return ttl(question, answer)
+    if isinstance(ttl, Mapping):
+        seconds = {**KINDS, **ttl}[kind]
+    elif kind in BRIEF:
+        seconds = KINDS[kind] if ttl is None else min(ttl, KINDS[kind])
+    else:
+        seconds = ttl
+    return None if seconds is None else seconds * (1 - JITTER * rng())
+
+
+def checked(ttl: TTL) -> TTL:
+    """Return *ttl* if it can be used.
+
+    Raises:
+        ValueError: a number that is not above 0, an unknown kind, a negative number for a kind.
+    """
+    if isinstance(ttl, Mapping):
+        if unknown := set(ttl) - set(KINDS):
+            raise ValueError(f"ttl knows the kinds {', '.join(KINDS)}; got {', '.join(sorted(map(repr, unknown)))}")
+        if bad := {kind: seconds for kind, seconds in ttl.items() if seconds is not None and not seconds >= 0}:
+            raise ValueError(f"ttl is a number of seconds by kind, 0 not to store, None for ever; got {bad!r}")
+    elif isinstance(ttl, int | float) and not ttl > 0:
+        raise ValueError(f"ttl is a number of seconds above 0, or None for ever; got {ttl!r}")
+    return ttl
