@@ -74,7 +74,7 @@ class Sketch(NamedTuple):
     """Words that carry meaning."""
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)  # some 3 kB each
 def read(text: str) -> Reading:
     """Take *text* apart."""
     folded, words, there, plain, bare = _split(text)
