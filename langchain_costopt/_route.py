@@ -81,7 +81,7 @@ class Route:
         )
         return cascade(
             question,
-            tiers=2,
+            tiers=len(router.tiers),
             complexity=router.complexity,
             judge=lambda reply: router.confidence(question, _answer(reply)),
             threshold=router.threshold,
@@ -92,7 +92,7 @@ class Route:
         return self.tier(self._model(call))
 
     def _model(self, call: Call) -> BaseChatModel:
-        return (self.router.cheap, self.router.strong)[call.tier]
+        return self.router.tiers[call.tier]
 
     def _invoke(self, call: Call, config: RunnableConfig) -> Any:
         return self._runnable(call).invoke(self.messages, self._child(call, config), **self.options)
@@ -146,7 +146,7 @@ class Route:
             **own.get(MARK, {}),
             "complexity": outcome.level,
             "why": outcome.why,
-            "tier": ("cheap", "strong")[outcome.attempts[-1].call.tier],
+            "tier": self.router.tier_name(outcome.attempts[-1].call.tier),
             "escalated": outcome.escalated,
             "fell_back": outcome.fell_back,
             "attempts": [
@@ -160,7 +160,7 @@ class Route:
         said = message.response_metadata if message else {}
         return {
             "id": attempt.call.id,
-            "tier": ("cheap", "strong")[attempt.call.tier],
+            "tier": self.router.tier_name(attempt.call.tier),
             "model": said.get("model_name") or model_name(model),
             "provider": model._get_ls_params().get("ls_provider"),  # noqa: SLF001 - the host's one place for it
             "result": attempt.result,

@@ -31,30 +31,59 @@ _SILENT = RunnableConfig(callbacks=[])
 class RouterChatModel(BaseChatModel):
     """Answer with the cheapest model that can, and escalate a doubtful answer.
 
-    A simple request goes to *cheap*, a complex one to *strong*; otherwise *cheap* answers and *strong*
-    is asked if the answer's confidence is below *threshold*. If *cheap* fails, *strong* is asked.
+    A simple request goes to the first of *tiers*, a complex one to the last; otherwise they are climbed from the first
+    on until an answer's confidence reaches *threshold*. If a tier fails, the next one is asked.
     What was decided, and every attempt with its usage, is in `response_metadata["llm_costopt"]`.
+
+    `RouterChatModel(cheap=…, strong=…)` is the short form of `tiers=[…, …]`.
     """
 
-    cheap: BaseChatModel
-    """The model that is asked first."""
-    strong: BaseChatModel
-    """The model for what is complex or was answered doubtfully."""
+    tiers: list[BaseChatModel] = Field(min_length=1)
+    """The models, from the cheapest to the strongest."""
     threshold: float = Field(default=0.7, ge=0, le=1)
-    """The least confidence at which an answer of *cheap* is kept."""
+    """The least confidence at which an answer of any tier but the last is kept."""
     complexity: Complexity = Field(default=complexity, exclude=True)
     """Says how hard a request is, and why; the rules of `llm_costopt.router.complexity` if not given."""
     confidence: Confidence = Field(default=confidence, exclude=True)
     """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
 
-    @field_validator("cheap", "strong", mode="before")
+    def __init__(
+        self,
+        *,
+        tiers: Sequence[BaseChatModel] | None = None,
+        cheap: BaseChatModel | None = None,
+        strong: BaseChatModel | None = None,
+        **options: Any,
+    ) -> None:
+        """Take *tiers*, or *cheap* and *strong*; *options* are the other fields."""
+        if (tiers is None) is (cheap is None or strong is None) or (cheap is None) is not (strong is None):
+            raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
+        super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
+
+    @field_validator("tiers", mode="before")
     @classmethod
-    def _is_unbound(cls, model: Any) -> Any:
-        if isinstance(model, Runnable) and not isinstance(model, BaseChatModel):
-            raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError with the field's name
-                f"a tier is a chat model, not {type(model).__name__}: bind tools and schemas to the router instead"
-            )
-        return model
+    def _are_unbound(cls, models: Any) -> Any:
+        for n, model in enumerate(models if isinstance(models, list | tuple) else (), 1):
+            if not isinstance(model, BaseChatModel):
+                hint = ": bind tools and schemas to the router instead" if isinstance(model, Runnable) else ""
+                raise ValueError(f"tier {n} is no chat model but {type(model).__name__}{hint}")  # noqa: TRY004 - pydantic's
+        return models
+
+    @property
+    def cheap(self) -> BaseChatModel:
+        """The first tier."""
+        return self.tiers[0]
+
+    @property
+    def strong(self) -> BaseChatModel:
+        """The last tier."""
+        return self.tiers[-1]
+
+    def tier_name(self, tier: int) -> str:
+        """Name a tier: `strong` for the last, `cheap` for the first, `tier 2` and so on between them."""
+        if tier == len(self.tiers) - 1:
+            return "strong"
+        return f"tier {tier + 1}" if tier else "cheap"
 
     @property
     def _llm_type(self) -> str:
@@ -64,8 +93,8 @@ class RouterChatModel(BaseChatModel):
     def _identifying_params(self) -> Mapping[str, Any]:
         """Say all that an answer depends on: this is the cache key of `generate`."""
         return {
-            "cheap": self.cheap._get_llm_string(),  # noqa: SLF001 - what the host itself keys a cache by
-            "strong": self.strong._get_llm_string(),  # noqa: SLF001
+            # What the host itself keys a cache by.
+            "tiers": [tier._get_llm_string() for tier in self.tiers],  # noqa: SLF001
             "threshold": self.threshold,
             "complexity": _name(self.complexity),
             "confidence": _name(self.confidence),
@@ -209,15 +238,14 @@ class RouterChatModel(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
-        name = kwargs.get("model") or f"{model_name(self.cheap)}|{model_name(self.strong)}"
+        name = kwargs.get("model") or "|".join(str(model_name(tier)) for tier in self.tiers)
         return LangSmithParams(**{**params, "ls_provider": ROUTER, "ls_model_name": name})
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        """Promise only what both tiers can do: the smaller limit, and no structured output of one provider's kind."""
-        cheap: dict[str, Any] = {**(self.cheap.profile or {})}
-        strong: dict[str, Any] = {**(self.strong.profile or {})}
+        """Promise only what all tiers can do: the smallest limit, and no structured output of one provider's kind."""
+        profiles: list[dict[str, Any]] = [{**(tier.profile or {})} for tier in self.tiers]
         shared = {
-            k: min(v, strong[k]) for k, v in cheap.items() if isinstance(v, int) and isinstance(strong.get(k), int)
+            k: min(p[k] for p in profiles) for k in profiles[0] if all(isinstance(p.get(k), int) for p in profiles)
         }
         shared.pop("structured_output", None)
         return cast("ModelProfile", shared) or None

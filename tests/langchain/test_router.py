@@ -1012,14 +1012,51 @@ def test_a_bound_model_is_no_tier(tier: str) -> None:
     tiers: dict[str, Any] = {"cheap": cheap(SURE), "strong": strong()}
     tiers[tier] = tiers[tier].bind_tools([add])
 
-    with pytest.raises(ValidationError, match=f"(?s){tier}.*bind tools and schemas to the router instead"):
+    with pytest.raises(
+        ValidationError, match=f"tier {1 + (tier == 'strong')} .*bind tools and schemas to the router instead"
+    ):
         RouterChatModel(**tiers)
 
 
 def test_something_else_is_no_tier() -> None:
     """A name is not a model."""
-    with pytest.raises(ValidationError, match="cheap"):
-        RouterChatModel(cheap="gpt-4o-mini", strong=strong())
+    with pytest.raises(ValidationError, match="tier 1 is no chat model but str"):
+        RouterChatModel(cheap="gpt-4o-mini", strong=strong())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"cheap": 1}, {"strong": 1}, {"cheap": 1, "tiers": 1}, {"cheap": 1, "strong": 1, "tiers": 1}]
+)
+def test_tiers_are_given_in_one_way(given: dict[str, Any]) -> None:
+    """Neither too little nor both forms at once; the error names the two."""
+    models: dict[str, Any] = {name: [strong()] if name == "tiers" else strong() for name in given}
+    with pytest.raises(ValueError, match="cheap= and strong=, or tiers="):
+        RouterChatModel(**models)
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        RouterChatModel(tiers=[])
+
+
+@each_colour
+def test_three_tiers_are_climbed(call: Any) -> None:
+    """A doubtful answer goes one tier up, not to the top; each attempt and the tier's name are told."""
+    first, second, third = cheap("I think it might be, perhaps, possibly."), cheap(SURE), strong()
+    reply = call(RouterChatModel(tiers=[first, second, third]), "Summarise the plot of Hamlet")
+    decision = reply.response_metadata["llm_costopt"]
+
+    assert reply.text == SURE
+    assert [a["result"] for a in decision["attempts"]] == ["rejected", "accepted"]
+    assert (decision["tier"], decision["escalated"]) == ("tier 2", True)
+
+
+@each_colour
+def test_one_tier_is_just_that_model(call: Any) -> None:
+    """A router of one tier asks it, whatever the request, and rejects nothing."""
+    reply = call(
+        RouterChatModel(tiers=[cheap("I think it might be, perhaps, possibly.")]), "Summarise the plot of Hamlet"
+    )
+
+    assert [a["result"] for a in reply.response_metadata["llm_costopt"]["attempts"]] == ["accepted"]
+    assert reply.response_metadata["llm_costopt"]["tier"] == "strong"
 
 
 @each_colour
