@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_costopt._convert import MARK, answer_of_message, messages_of
+from langchain_costopt._front import Front, as_chunk
 from llm_costopt.flow import adrive, drive
 from llm_costopt.router.cascade import Attempt, Call, Outcome, cascade
 from llm_costopt.types import Answer, Question
@@ -45,31 +46,51 @@ class Route:
     """The tools that the request binds."""
     with_schema: bool = False
     """Whether the answer must have a structure."""
+    front: Front | None = None
+    """The request's place in the router's cache; None if the router has none."""
 
     def call(self, _: Any, config: RunnableConfig) -> Any:
-        """Ask tier after tier, blocking, and return the accepted reply."""
-        return self._marked(drive(self._flow(), lambda call: self._invoke(call, config)))
+        """Look in the cache, then ask tier after tier, blocking, and return the accepted reply."""
+        if self.front and (stored := self.front.find()):
+            return stored.invoke(self.messages, self._about(config))
+        outcome = drive(self._flow(), lambda call: self._invoke(call, config))
+        if self.front and (message := _raw(outcome.reply)):
+            self.front.store(message)
+        return self._marked(outcome)
 
     async def acall(self, _: Any, config: RunnableConfig) -> Any:
-        """Ask tier after tier, awaiting, and return the accepted reply."""
-        return self._marked(await adrive(self._flow(), lambda call: self._ainvoke(call, config)))
+        """Look in the cache, then ask tier after tier, awaiting, and return the accepted reply."""
+        if self.front and (stored := await self.front.afind()):
+            return await stored.ainvoke(self.messages, self._about(config))
+        outcome = await adrive(self._flow(), lambda call: self._ainvoke(call, config))
+        if self.front and (message := _raw(outcome.reply)):
+            await self.front.astore(message)
+        return self._marked(outcome)
 
     def stream(self, _: Any, config: RunnableConfig) -> Iterator[AIMessageChunk]:
-        """Settle on a tier, then show its chunks."""
+        """Look in the cache or settle on a tier, then show its chunks."""
+        if self.front and (stored := self.front.find()):
+            yield from stored.stream(self.messages, self._about(config))
+            return
         outcome = drive(self._flow(), lambda call: self._open(call, config))
         shown = _Shown(self, outcome)
         for chunk in outcome.reply if shown.streamed else [outcome.reply]:
             yield shown.next(chunk)
+        if self.front and shown.whole:
+            self.front.store(shown.whole)
 
     async def astream(self, _: Any, config: RunnableConfig) -> AsyncIterator[AIMessageChunk]:
-        """Settle on a tier, then show its chunks."""
+        """Look in the cache or settle on a tier, then show its chunks."""
+        if self.front and (stored := await self.front.afind()):
+            async for said in stored.astream(self.messages, self._about(config)):
+                yield said
+            return
         outcome = await adrive(self._flow(), lambda call: self._aopen(call, config))
         shown = _Shown(self, outcome)
-        if not shown.streamed:
-            yield shown.next(outcome.reply)
-            return
-        async for chunk in outcome.reply:
+        async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
             yield shown.next(chunk)
+        if self.front and shown.whole:
+            await self.front.astore(shown.whole)
 
     def _flow(self) -> Generator[Call, Any, Outcome[Any]]:
         router = self.router
@@ -112,6 +133,11 @@ class Route:
             return await self._ainvoke(call, config)
         chunks = self._runnable(call).astream(self.messages, self._child(call, config), **self.options)
         return _achain(await anext(chunks), chunks)
+
+    def _about(self, config: RunnableConfig) -> RunnableConfig:
+        """Tell handlers what a stored answer stands for."""
+        said = {**config.get("metadata", {}), "llm_costopt_baseline": model_name(self.router.strong)}
+        return RunnableConfig(**{**config, "metadata": said})
 
     def _child(self, call: Call, config: RunnableConfig) -> RunnableConfig:
         """Tell handlers what this call is for, and hide a draft from LangGraph's token stream."""
@@ -182,29 +208,23 @@ class _Shown:
     def __init__(self, route: Route, outcome: Outcome[Any]) -> None:
         self._route = route
         self._outcome = outcome
-        self._whole: AIMessageChunk | None = None
+        self.whole: AIMessageChunk | None = None
+        """What was shown so far; complete after the last chunk."""
         self.streamed = outcome.attempts[-1].call.final
 
     def next(self, message: AIMessage) -> AIMessageChunk:
         """Pass on one chunk."""
-        chunk = message if isinstance(message, AIMessageChunk) else _chunk(message)
-        self._whole = chunk if self._whole is None else self._whole + chunk
+        chunk = message if isinstance(message, AIMessageChunk) else as_chunk(message)
+        self.whole = chunk if self.whole is None else self.whole + chunk
         if chunk.chunk_position != "last":
             return chunk
-        mark = self._route.metadata(self._outcome, self._whole)[MARK]
+        mark = self._route.metadata(self._outcome, self.whole)[MARK]
         return chunk.model_copy(update={"response_metadata": {**chunk.response_metadata, MARK: mark}})
 
 
 def model_name(model: BaseChatModel) -> str | None:
     """Name *model* as its provider does."""
     return model._get_ls_params().get("ls_model_name")  # noqa: SLF001 - the host's one place for it
-
-
-def _chunk(message: AIMessage) -> AIMessageChunk:
-    kept = ("content", "additional_kwargs", "response_metadata", "name", "id", "tool_calls", "invalid_tool_calls")
-    return AIMessageChunk(
-        **{k: getattr(message, k) for k in kept}, usage_metadata=message.usage_metadata, chunk_position="last"
-    )
 
 
 def _raw(reply: Any) -> AIMessage | None:
@@ -227,6 +247,10 @@ def _argument_schemas(tools: Sequence[Any]) -> dict[str, Any]:
         return {f["name"]: f.get("parameters") for f in functions}
     except (KeyError, TypeError, ValueError):
         return {}
+
+
+async def _aone(message: AIMessage) -> AsyncIterator[AIMessage]:
+    yield message
 
 
 async def _achain(first: AIMessageChunk, rest: AsyncIterator[AIMessageChunk]) -> AsyncIterator[AIMessageChunk]:

@@ -186,7 +186,7 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
     said = message.response_metadata if message else {}
     ours = said.get(MARK) or {}
     cache = _cache(ours.get("cache"), getattr(message, "usage_metadata", None))
-    if start.metadata.get("ls_provider") == ROUTER and "attempts" in ours:
+    if start.metadata.get("ls_provider") == ROUTER and ours.get("attempts"):
         attempts = [_attempt(attempt, start, now) for attempt in ours["attempts"]]
         # From a cache above the router, the answer still tells of the attempts that were made for it back then.
         if cache == attempts[-1][0].cache:

@@ -5,6 +5,7 @@ report every token twice, stream every token twice, and deadlock behind a concur
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import FunctionType
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from langchain_core.tools import BaseTool
 from pydantic import BaseModel, Field, field_validator
 
 from langchain_costopt._convert import ROUTER
+from langchain_costopt._front import front
 from langchain_costopt._route import Route, model_name
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
@@ -35,7 +37,9 @@ class RouterChatModel(BaseChatModel):
     on until an answer's confidence reaches *threshold*. If a tier fails, the next one is asked.
     What was decided, and every attempt with its usage, is in `response_metadata["llm_costopt"]`.
 
-    `RouterChatModel(cheap=…, strong=…)` is the short form of `tiers=[…, …]`.
+    `RouterChatModel(cheap=…, strong=…)` is the short form of `tiers=[…, …]`. With `cache=SemanticCache()` that cache is
+    looked up before routing, for streams too, which LangChain's own look-up leaves out; with one tier this is a cached
+    model. A structured answer is not looked up there.
     """
 
     tiers: list[BaseChatModel] = Field(min_length=1)
@@ -180,13 +184,15 @@ class RouterChatModel(BaseChatModel):
                 return tier.bind_tools(kwargs["tools"], **chosen, **options)
             return tier.bind(**options) if options else tier
 
+        messages, tools = self._convert_input(input).to_messages(), kwargs.get("tools") or ()
         return Route(
             router=self,
-            messages=self._convert_input(input).to_messages(),
+            messages=messages,
             tier=call,
             options={} if stop is None else {"stop": stop},
-            tools=kwargs.get("tools") or (),
+            tools=tools,
             with_schema=bool(kwargs.get("response_format")),
+            front=front(self, messages, {**kwargs, "stop": stop}, tools),
         )
 
     def _config(self, config: RunnableConfig | None) -> RunnableConfig:
@@ -196,7 +202,11 @@ class RouterChatModel(BaseChatModel):
         return merge_configs(own, ensure_config(config))
 
     # The host calls these for `generate` and for event streams of version 3, where the router is itself the
-    # model that runs: its tiers are then silent, and its own message carries what they used.
+    # model that runs: its tiers are then silent, and its own message carries what they used. It has looked in the
+    # router's cache by then.
+
+    def _uncached(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Route:
+        return replace(self._route(messages, stop, kwargs), front=None)
 
     def _generate(
         self,
@@ -205,7 +215,7 @@ class RouterChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(self._route(messages, stop, kwargs).call(None, _SILENT))
+        return _result(self._uncached(messages, stop, kwargs).call(None, _SILENT))
 
     async def _agenerate(
         self,
@@ -214,7 +224,7 @@ class RouterChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(await self._route(messages, stop, kwargs).acall(None, _SILENT))
+        return _result(await self._uncached(messages, stop, kwargs).acall(None, _SILENT))
 
     def _stream(
         self,
@@ -223,7 +233,7 @@ class RouterChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._route(messages, stop, kwargs).stream(None, _SILENT):
+        for chunk in self._uncached(messages, stop, kwargs).stream(None, _SILENT):
             yield ChatGenerationChunk(message=chunk)
 
     async def _astream(
@@ -233,7 +243,7 @@ class RouterChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async for chunk in self._route(messages, stop, kwargs).astream(None, _SILENT):
+        async for chunk in self._uncached(messages, stop, kwargs).astream(None, _SILENT):
             yield ChatGenerationChunk(message=chunk)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

@@ -1,0 +1,125 @@
+"""A cache in front of a router: looked up before routing, and for streams too, which LangChain's own look-up leaves out."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from langchain_costopt._convert import MARK, ROUTER, prompt_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """One request in the cache of its router."""
+
+    cache: BaseCache
+    """The cache."""
+    prompt: str
+    """The request, as a cache is handed it."""
+    llm_string: str
+    """The router with its tiers and the call's options, as a cache is handed it."""
+
+    def find(self) -> "Replay | None":
+        """Look for a stored answer."""
+        return _replay(self.cache.lookup(self.prompt, self.llm_string))
+
+    async def afind(self) -> "Replay | None":
+        """Look for a stored answer."""
+        return _replay(await self.cache.alookup(self.prompt, self.llm_string))
+
+    def store(self, message: AIMessage) -> None:
+        """Store the accepted answer."""
+        self.cache.update(self.prompt, self.llm_string, _generations(message))
+
+    async def astore(self, message: AIMessage) -> None:
+        """Store the accepted answer."""
+        await self.cache.aupdate(self.prompt, self.llm_string, _generations(message))
+
+
+def front(
+    model: BaseChatModel, messages: list[BaseMessage], options: Mapping[str, Any], tools: Sequence[Any]
+) -> Front | None:
+    """Find the place of a request in the cache that *model* was given; None if it has none of its own."""
+    if not isinstance(model.cache, BaseCache):
+        return None
+    try:
+        said = {**options, "tools": [convert_to_openai_tool(tool) for tool in tools]} if tools else options
+    except (KeyError, TypeError, ValueError):  # a tool in a provider's own form
+        return None
+    llm_string = model._get_llm_string(**said)  # noqa: SLF001 - what the host itself keys a cache by
+    return Front(cache=model.cache, prompt=prompt_of(messages), llm_string=llm_string)
+
+
+class Replay(BaseChatModel):
+    """A stored answer as a model, so that callbacks, streams and usage see a call as they see any other."""
+
+    message: AIMessage
+    """The answer."""
+    cache: BaseCache | bool | None = False
+    """A global cache is not asked for what this one has found."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "llm_costopt-cache"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        name = self.message.response_metadata.get("model_name")
+        return LangSmithParams(**{**params, "ls_provider": ROUTER, **({"ls_model_name": name} if name else {})})
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],  # noqa: ARG002
+        stop: list[str] | None = None,  # noqa: ARG002
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=self.message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],  # noqa: ARG002
+        stop: list[str] | None = None,  # noqa: ARG002
+        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> Iterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=as_chunk(self.message))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],  # noqa: ARG002
+        stop: list[str] | None = None,  # noqa: ARG002
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=as_chunk(self.message))
+
+
+def as_chunk(message: AIMessage) -> AIMessageChunk:
+    """Give *message* as the only chunk of a stream."""
+    kept = ("content", "additional_kwargs", "response_metadata", "name", "id", "tool_calls", "invalid_tool_calls")
+    return AIMessageChunk(
+        **{k: getattr(message, k) for k in kept}, usage_metadata=message.usage_metadata, chunk_position="last"
+    )
+
+
+def _replay(found: RETURN_VAL_TYPE | None) -> Replay | None:
+    generation = found[0] if found else None
+    if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
+        return None
+    message = generation.message
+    mark = {"cache": "exact", **message.response_metadata.get(MARK, {}), "tier": "cache", "attempts": []}
+    return Replay(message=message.model_copy(update={"response_metadata": {**message.response_metadata, MARK: mark}}))
+
+
+def _generations(message: AIMessage) -> RETURN_VAL_TYPE:
+    whole = message_chunk_to_message(message) if isinstance(message, AIMessageChunk) else message
+    said = {name: value for name, value in whole.response_metadata.items() if name != MARK}
+    return [ChatGeneration(message=whole.model_copy(update={"response_metadata": said}))]
