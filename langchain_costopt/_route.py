@@ -14,6 +14,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_costopt._convert import MARK, answer_of_message, messages_of
 from langchain_costopt._front import Front, as_chunk
 from llm_costopt.flow import adrive, drive
+from llm_costopt.router.capability import lacks, needs_of
 from llm_costopt.router.cascade import Attempt, Call, Outcome, cascade
 from llm_costopt.types import Answer, Question
 
@@ -46,6 +47,8 @@ class Route:
     """The tools that the request binds."""
     with_schema: bool = False
     """Whether the answer must have a structure."""
+    max_tokens: int = 0
+    """How long the answer may be; 0 if nobody said."""
     front: Front | None = None
     """The request's place in the router's cache; None if the router has none."""
 
@@ -53,7 +56,7 @@ class Route:
         """Look in the cache, then ask tier after tier, blocking, and return the accepted reply."""
         if self.front and (stored := self.front.find()):
             return stored.invoke(self.messages, self._about(config))
-        outcome = drive(self._flow(), lambda call: self._invoke(call, config))
+        outcome = self._noted(drive(self._flow(), lambda call: self._invoke(call, config)))
         if self.front and (message := _raw(outcome.reply)):
             self.front.store(message)
         return self._marked(outcome)
@@ -62,7 +65,7 @@ class Route:
         """Look in the cache, then ask tier after tier, awaiting, and return the accepted reply."""
         if self.front and (stored := await self.front.afind()):
             return await stored.ainvoke(self.messages, self._about(config))
-        outcome = await adrive(self._flow(), lambda call: self._ainvoke(call, config))
+        outcome = self._noted(await adrive(self._flow(), lambda call: self._ainvoke(call, config)))
         if self.front and (message := _raw(outcome.reply)):
             await self.front.astore(message)
         return self._marked(outcome)
@@ -72,7 +75,7 @@ class Route:
         if self.front and (stored := self.front.find()):
             yield from stored.stream(self.messages, self._about(config))
             return
-        outcome = drive(self._flow(), lambda call: self._open(call, config))
+        outcome = self._noted(drive(self._flow(), lambda call: self._open(call, config)))
         shown = _Shown(self, outcome)
         for chunk in outcome.reply if shown.streamed else [outcome.reply]:
             yield shown.next(chunk)
@@ -85,7 +88,7 @@ class Route:
             async for said in stored.astream(self.messages, self._about(config)):
                 yield said
             return
-        outcome = await adrive(self._flow(), lambda call: self._aopen(call, config))
+        outcome = self._noted(await adrive(self._flow(), lambda call: self._aopen(call, config)))
         shown = _Shown(self, outcome)
         async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
             yield shown.next(chunk)
@@ -107,7 +110,24 @@ class Route:
             judge=lambda reply: router.confidence(question, _answer(reply)),
             threshold=router.threshold,
             unfit=lambda error: _UNFIT.get(type(error).__name__),
+            skip=self._unusable(question),
         )
+
+    def _unusable(self, question: Question) -> dict[int, str]:
+        """Find the tiers that lack what the request needs, or have just failed; the last one has none to stand in."""
+        tiers = self.router.tiers
+        cooling = {tier: why for tier, why in self.router.cooling().items() if tier < len(tiers) - 1}
+        if len(tiers) == 1 and not cooling:
+            return {}
+        needs = needs_of(question, max_tokens=self.max_tokens)
+        missing = {n: why for n, tier in enumerate(tiers) if (why := lacks(tier.profile or {}, needs))}
+        return {**cooling, **missing}
+
+    def _noted(self, outcome: Outcome[Any]) -> Outcome[Any]:
+        """Let tiers that failed cool down."""
+        for attempt in outcome.attempts:
+            self.router.noted(attempt.call.tier, attempt.why if attempt.result == "failed" else None)
+        return outcome
 
     def _runnable(self, call: Call) -> Runnable[Any, Any]:
         return self.tier(self._model(call))
@@ -175,6 +195,11 @@ class Route:
             "tier": self.router.tier_name(outcome.attempts[-1].call.tier),
             "escalated": outcome.escalated,
             "fell_back": outcome.fell_back,
+            **(
+                {"skipped": {self.router.tier_name(t): why for t, why in outcome.skipped.items()}}
+                if outcome.skipped
+                else {}
+            ),
             "attempts": [
                 self._attempt(a, message if a is outcome.attempts[-1] else _raw(a.reply)) for a in outcome.attempts
             ],

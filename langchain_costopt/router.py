@@ -18,13 +18,17 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from langchain_costopt._convert import ROUTER
 from langchain_costopt._front import front
 from langchain_costopt._route import Route, model_name
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
+from llm_costopt.router.cooldown import COOL_DOWN, CoolDown
+
+_RATE_LIMITS = frozenset({"RateLimitError", "ResourceExhausted", "TooManyRequests", "ThrottlingException"})
+"""Classes of errors that say to come back later."""
 
 _SILENT = RunnableConfig(callbacks=[])
 """For tiers whose run is reported by the router itself."""
@@ -48,8 +52,12 @@ class RouterChatModel(BaseChatModel):
     """The least confidence at which an answer of any tier but the last is kept."""
     complexity: Complexity = Field(default=complexity, exclude=True)
     """Says how hard a request is, and why; the rules of `llm_costopt.router.complexity` if not given."""
+    cool_down: float = Field(default=COOL_DOWN, ge=0)
+    """Seconds for which a tier that keeps failing, or has reached a rate limit, is not asked; the last one always is."""
     confidence: Confidence = Field(default=confidence, exclude=True)
     """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
+
+    _cool_down: CoolDown = PrivateAttr()
 
     def __init__(
         self,
@@ -63,6 +71,18 @@ class RouterChatModel(BaseChatModel):
         if (tiers is None) is (cheap is None or strong is None) or (cheap is None) is not (strong is None):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
         super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
+        self._cool_down = CoolDown(self.cool_down)
+
+    def cooling(self) -> dict[int, str]:
+        """Say which tiers have just failed and are left alone for now."""
+        return self._cool_down.cooling()
+
+    def noted(self, tier: int, error: str | None) -> None:
+        """Note how a call of *tier* ended: the class of its error, or None."""
+        if error is None:
+            self._cool_down.worked(tier)
+        else:
+            self._cool_down.failed(tier, rate_limited=error in _RATE_LIMITS)
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -192,6 +212,7 @@ class RouterChatModel(BaseChatModel):
             options={} if stop is None else {"stop": stop},
             tools=tools,
             with_schema=bool(kwargs.get("response_format")),
+            max_tokens=kwargs.get("max_tokens") or 0,
             front=front(self, messages, {**kwargs, "stop": stop}, tools),
         )
 

@@ -1,13 +1,13 @@
 """The flow of one request: yields the tier to call, is sent the reply, returns an `Outcome`.
 
-This is the whole rule: simple goes to the first tier, complex to the last, medium climbs until an
+This is the whole rule: simple goes to the first usable tier, complex to the last, medium climbs until an
 answer is good enough. An error falls back to the next tier, and is told apart from an escalation.
 """
 
 import logging
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -63,6 +63,8 @@ class Outcome(Generic[Reply]):
     """Which rule said so."""
     attempts: tuple[Attempt[Reply], ...]
     """The calls in order; the last is the accepted one."""
+    skipped: Mapping[int, str]
+    """Tiers that were not to be asked, and why."""
 
     @property
     def reply(self) -> Reply:
@@ -88,24 +90,28 @@ def cascade(
     judge: Callable[[Reply], tuple[float, str]],
     threshold: float,
     unfit: Callable[[Exception], str | None] = lambda _: None,
+    skip: Mapping[int, str] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generator[Call, Reply, Outcome[Reply]]:
     """Route *question* over *tiers* models, cheapest first.
 
     *judge* scores a reply; below *threshold* it is rejected. *unfit* names the errors that mean a bad answer,
-    not a failed call, and so an escalation. The error of the last tier is raised to the caller.
+    not a failed call, and so an escalation. Tiers in *skip* are not asked, for the reason that stands there, as long as
+    any other is left. The error of the last tier is raised to the caller.
     """
     level, why = _level(question, complexity)
+    usable = [tier for tier in range(tiers) if tier not in (skip or {})] or [tiers - 1]
+    last = usable[-1]
     attempts: list[Attempt[Reply]] = []
     replaces = None
-    for tier in range(tiers - 1 if level == "complex" else 0, tiers):  # pragma: no branch - the last one ends it
-        final = level != "medium" or tier == tiers - 1
+    for tier in [last] if level == "complex" else usable:  # pragma: no branch - the last one ends it
+        final = level != "medium" or tier == last
         call = Call(id=str(uuid.uuid4()), tier=tier, final=final, level=level, replaces=replaces)
         began = clock()
         try:
             reply = yield call
         except Exception as error:
-            if tier == tiers - 1:
+            if tier == last:
                 raise
             reason = unfit(error)
             if reason is None:
@@ -123,7 +129,7 @@ def cascade(
         if attempt.result == "accepted":
             break
         replaces = call.id if attempt.result == "rejected" else None
-    return Outcome(level=level, why=why, attempts=tuple(attempts))
+    return Outcome(level=level, why=why, attempts=tuple(attempts), skipped=dict(skip or {}))
 
 
 def _level(question: Question, complexity: Complexity) -> tuple[Level, str]:

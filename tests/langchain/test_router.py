@@ -1368,3 +1368,70 @@ def test_a_router_as_a_tier(call: Any) -> None:
         "middle": usage(AIMessage(UNSURE)),
         "strong": usage(AIMessage(BEST)),
     }
+
+
+class RateLimitError(Exception):
+    """What the SDKs call it."""
+
+
+def failing(error: Exception) -> Breaking:
+    """Make a call that fails."""
+    return Breaking(AIMessage(SURE), error)
+
+
+@each_colour
+def test_a_tier_that_cannot_is_not_asked(call: Any) -> None:
+    """A tier without tools, images or room for the request is passed over, with the reason in the decision."""
+    image = [HumanMessage([{"type": "text", "text": MEDIUM}, {"type": "image", "url": "https://x.test/a.png"}])]
+    profiles = [{"image_inputs": False}, {"max_input_tokens": 5}]
+    for profile, asked in zip(profiles, [image, MEDIUM], strict=True):
+        first, last = cheap(SURE), strong()
+        first.profile = profile  # type: ignore[assignment]
+        reply = call(RouterChatModel(tiers=[first, last]), asked)
+        decision = reply.response_metadata["llm_costopt"]
+
+        assert (reply.text, decision["tier"], first.seen) == (BEST, "strong", [])
+        assert list(decision["skipped"]) == ["cheap"]
+        assert (decision["escalated"], decision["fell_back"]) == (False, False)
+
+
+@each_colour
+def test_when_no_tier_can_the_last_is_asked(call: Any) -> None:
+    """A profile may be wrong: the provider's own answer, or its error, decides."""
+    first, last = cheap(SURE), strong()
+    first.profile = last.profile = {"max_input_tokens": 1}
+
+    assert call(RouterChatModel(tiers=[first, last]), MEDIUM).text == BEST
+
+
+@each_colour
+def test_a_rate_limited_tier_cools_down(call: Any) -> None:
+    """After a rate limit the next requests go straight to the next tier, and the decision says why."""
+    first = cheap(failing(RateLimitError()))
+    router = RouterChatModel(tiers=[first, strong()])
+    decisions = [call(router, SIMPLE).response_metadata["llm_costopt"] for _ in range(2)]
+
+    assert [d["fell_back"] for d in decisions] == [True, False]
+    assert "skipped" not in decisions[0]
+    assert "left alone" in decisions[1]["skipped"]["cheap"]
+    assert len(first.seen) == 1
+
+
+@each_colour
+def test_a_tier_without_cool_down_is_tried_each_time(call: Any) -> None:
+    """With `cool_down=0` each request tries it."""
+    first = cheap(failing(RateLimitError()))
+    router = RouterChatModel(tiers=[first, strong()], cool_down=0)
+    for _ in range(3):
+        call(router, SIMPLE)
+
+    assert len(first.seen) == 3
+
+
+def test_the_last_tier_is_always_asked() -> None:
+    """It has none to stand in for it: its errors reach the caller, again and again."""
+    router = RouterChatModel(tiers=[cheap(SURE), strong(failing(RateLimitError()))])
+    for _ in range(3):
+        with pytest.raises(RateLimitError):
+            router.invoke(COMPLEX)
+    assert router.invoke(SIMPLE).text == SURE

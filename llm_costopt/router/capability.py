@@ -1,0 +1,62 @@
+"""Which tiers cannot serve a request at all: asked before any score, so that no call is made that must fail."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_costopt.types import Message, Question
+
+CHARACTERS = 3
+"""Characters of a token at least, on average: English has four or more, most other languages fewer. So much text is
+taken for more tokens than it is, and only what comes near a window is turned away for nothing."""
+
+_IMAGES = frozenset({"image", "image_url", "input_image"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a request asks of a model."""
+
+    tokens: int
+    """Tokens of the input, estimated from its length, and of the answer, if the caller has set their number."""
+    images: bool
+    """Whether there are images."""
+    tools: bool
+    """Whether tools may be called."""
+    schema: bool
+    """Whether the answer must have a structure."""
+
+
+def needs_of(question: Question, *, max_tokens: int = 0) -> Needs:
+    """Say what *question* asks of a model that may answer with *max_tokens*, or any number if that is 0."""
+    return Needs(
+        tokens=sum(_characters(m) for m in question.messages) // CHARACTERS + max_tokens,
+        images=any(isinstance(p, Mapping) and p.get("type") in _IMAGES for m in question.messages for p in m.parts),
+        tools=question.with_tools,
+        schema=question.with_schema,
+    )
+
+
+def lacks(profile: Mapping[str, Any], needs: Needs) -> str | None:
+    """Say what a model with *profile* lacks for *needs*; None if nothing is known to be missing.
+
+    The keys are those of LangChain's model profiles: `max_input_tokens`, `image_inputs`, `tool_calling`,
+    `structured_output`. What a profile does not say is taken for given: a guess must not turn a model away.
+    """
+    window = profile.get("max_input_tokens")
+    if isinstance(window, int) and needs.tokens > window:
+        return f"some {needs.tokens:,} tokens do not fit into {window:,}"
+    for needed, key, name in (
+        (needs.images, "image_inputs", "images"),
+        (needs.tools, "tool_calling", "tools"),
+        (needs.schema, "structured_output", "structured output"),
+    ):
+        # A model that calls tools can give a structure by a tool, whatever its provider calls structured output.
+        if needed and profile.get(key) is False and not (key == "structured_output" and profile.get("tool_calling")):
+            return f"no {name}"
+    return None
+
+
+def _characters(message: Message) -> int:
+    parts = sum(len(str(p.get("text", ""))) for p in message.parts if isinstance(p, Mapping))
+    return max(len(message.text), parts) + sum(len(str(call.args)) for call in message.tool_calls)
