@@ -114,9 +114,10 @@ def interval(gain: Array, data: Data) -> list[float] | None:
     for _ in range(RESAMPLES):
         chosen = np.concatenate([parts[n] for n in rng.integers(0, len(parts), len(parts))])
         value = apgr(gain[chosen], data.weak[chosen], data.strong[chosen])
-        if value is None:
-            return None
-        found.append(value)
+        if value is not None:
+            found.append(value)
+    if len(found) < RESAMPLES * 0.95:
+        return None  # the two models are too close to tell which is the better one
     return [round(float(x), 3) for x in np.quantile(found, [0.025, 0.975])]
 
 

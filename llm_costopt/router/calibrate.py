@@ -65,7 +65,8 @@ def choose(right: Array, prices: Sequence[float], threshold: float) -> NDArray[n
         return np.full(len(right), len(step) - 1)
     if threshold == math.inf:
         return np.zeros(len(right), dtype=np.intp)
-    return np.asarray(right - threshold * step).argmax(axis=1)  # of equals the cheaper one
+    best: NDArray[np.intp] = np.argmax(right - threshold * step, axis=1)  # of equals the cheaper one
+    return best
 
 
 def estimate(right: Array, scores: Array, weights: Array | None = None) -> Array:
@@ -113,7 +114,7 @@ def calibrate(
         chosen, why = first, limit or "nothing was asked for, so the strongest tier answers"
     else:
         last = _last_held([tier for _, tier in tiers], quality, which, target_quality)
-        chosen, why = max(first, last), _why(points, first, last, target_quality, len(right), limit)
+        chosen, why = max(first, last), _why(points, first, last, target=target_quality, limit=limit, n=len(right))
     return Calibration(point=points[chosen], drafts=drafts, outcomes=len(right), explanation=why, curve=points)
 
 
@@ -219,12 +220,13 @@ def _within(
     points: Sequence[OperatingPoint], share: float | None, cost: float | None, strong_price: float
 ) -> tuple[int, str]:
     """Find the first point within the limits, and say which one decided."""
-    for n, point in enumerate(points):
-        fits_share = share is None or point.strong_share <= share
-        if fits_share and (cost is None or point.cost * strong_price <= cost * (1 + 1e-9)):
-            break
-    else:
+    fits = [
+        (share is None or p.strong_share <= share) and (cost is None or p.cost * strong_price <= cost * (1 + 1e-9))
+        for p in points
+    ]
+    if True not in fits:
         raise ValueError(f"no way to answer costs at most {cost!r} per request: the cheapest costs more")
+    n = fits.index(True)
     if n == 0:
         return 0, ""
     named = [f"at most {share:.0%} strong calls"] if share is not None else []
@@ -232,7 +234,7 @@ def _within(
     return n, f"{points[n].strong_share:.0%} strong calls keep to the limit of {' and '.join(named)}"
 
 
-def _why(points: Sequence[OperatingPoint], first: int, last: int, target: float, n: int, limit: str) -> str:
+def _why(points: Sequence[OperatingPoint], first: int, last: int, *, target: float, n: int, limit: str) -> str:
     point = points[last]
     if first > last:
         return f"{limit}, but {target:.0%} of the strong quality is not proven there: {n} outcomes give {points[first].low:.0%}"

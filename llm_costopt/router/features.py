@@ -88,7 +88,7 @@ _DECORATION = re.compile(r"[\\$€£]")
 # Possessive and bounded, so that a long row of digits costs no quadratic time.
 _EQUATION = re.compile(r"(?<![\d.,])((?:\d[\d,.]*+\s*+[-+*/×÷]\s*+){1,6}\d[\d,.]*+)\s*+=\s*+(-?\d[\d,.]*+)")
 _OPERAND = re.compile(r"\d[\d,.]*|[-+*/×÷]")
-_ENDS = frozenset(".!?\"”)]}`*")
+_ENDS = frozenset('.!?"”)]}`*')
 
 
 @dataclass(frozen=True, slots=True)

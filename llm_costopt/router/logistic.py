@@ -1,6 +1,7 @@
 """Logistic regression on sparse rows with a Gaussian prior, fitted exactly by Newton's method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ _TOLERANCE = 1e-3
 
 def sigmoid(x: Array) -> Array:
     """Turn log odds into probabilities."""
-    return 1 / (1 + np.exp(-np.clip(x, -40, 40)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -40, 40))), dtype=np.float64)
 
 
 def fit(
@@ -28,59 +29,73 @@ def fit(
     *centre* with *precision* (one over the variance) for each weight. The search begins at *start*.
     """
     columns, places = np.unique(np.concatenate([r.indices for r in rows]), return_inverse=True)
-    values = np.concatenate([r.values for r in rows]).astype(np.float64)
-    lengths = np.array([len(r.indices) for r in rows])
-    begins = np.cumsum(lengths) - lengths
-
-    def forward(w: Array) -> Array:
-        return np.add.reduceat(values * w[places], begins)
-
-    def backward(u: Array) -> Array:
-        return np.bincount(places, weights=values * np.repeat(u, lengths), minlength=len(columns))
-
-    found = centre.copy()  # a weight that no row speaks of stays at the centre
-    found[columns] = _newton(
-        forward, backward, scores, importance, start[columns], centre[columns], precision[columns]
+    problem = _Problem(
+        places=places,
+        values=np.concatenate([r.values for r in rows]).astype(np.float64),
+        lengths=np.array([len(r.indices) for r in rows]),
+        scores=scores,
+        importance=importance,
+        centre=centre[columns],
+        precision=precision[columns],
     )
+    found: Array = centre.copy()  # a weight that no row speaks of stays at the centre
+    found[columns] = problem.solve(start[columns])
     return found
 
 
-Linear = Callable[[Array], Array]
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """Rows as one list of places and values, with their scores and the prior."""
 
+    places: NDArray[np.intp]
+    values: Array
+    lengths: NDArray[np.intp]
+    scores: Array
+    importance: Array
+    centre: Array
+    precision: Array
 
-def _newton(
-    forward: Linear, backward: Linear, y: Array, importance: Array, w: Array, centre: Array, precision: Array
-) -> Array:
-    def loss(w: Array, f: Array) -> float:
-        away = w - centre
-        return float(importance @ (np.logaddexp(0, f) - y * f) + 0.5 * (precision * away) @ away)
+    def forward(self, w: Array) -> Array:
+        """Sum up each row."""
+        begins = np.cumsum(self.lengths) - self.lengths
+        return np.asarray(np.add.reduceat(self.values * w[self.places], begins), dtype=np.float64)
 
-    f = forward(w)
-    for _ in range(_STEPS):
-        p = sigmoid(f)
-        gradient = backward(importance * (p - y)) + precision * (w - centre)
-        if np.abs(gradient).max() < _TOLERANCE:
-            break
-        curvature = importance * p * (1 - p)
-        step = _solve(lambda v, c=curvature: backward(c * forward(v)) + precision * v, -gradient)  # type: ignore[misc]
-        before, along, length = loss(w, f), forward(step), 1.0
-        while length > 1e-4 and loss(w + length * step, f + length * along) > before:
-            length /= 2
-        w, f = w + length * step, f + length * along
-    return w
+    def backward(self, u: Array) -> Array:
+        """Sum up each column."""
+        spread = self.values * np.repeat(u, self.lengths)
+        return np.bincount(self.places, weights=spread, minlength=len(self.centre))
 
+    def loss(self, w: Array, f: Array) -> float:
+        """Return minus the log of the posterior."""
+        away = w - self.centre
+        return float(self.importance @ (np.logaddexp(0, f) - self.scores * f) + 0.5 * (self.precision * away) @ away)
 
-def _solve(apply: Linear, b: Array) -> Array:
-    """Solve by conjugate gradients, to a tenth: Newton's method corrects the rest."""
-    x, r = np.zeros_like(b), b.copy()
-    p, square = r.copy(), float(r @ r)
-    enough = 0.01 * square
-    for _ in range(50):
-        q = apply(p)
-        a = square / float(p @ q)
-        x, r = x + a * p, r - a * q
-        square, old = float(r @ r), square
-        if square <= enough:
-            break
-        p = r + square / old * p
-    return x
+    def solve(self, w: Array) -> Array:
+        """Take Newton's steps, halved where they would not descend."""
+        f = self.forward(w)
+        for _ in range(_STEPS):
+            p = sigmoid(f)
+            gradient = self.backward(self.importance * (p - self.scores)) + self.precision * (w - self.centre)
+            if np.abs(gradient).max() < _TOLERANCE:
+                break
+            step = self.step(gradient, self.importance * p * (1 - p))
+            before, along, length = self.loss(w, f), self.forward(step), 1.0
+            while length > 1e-4 and self.loss(w + length * step, f + length * along) > before:
+                length /= 2
+            w, f = w + length * step, f + length * along
+        return w
+
+    def step(self, gradient: Array, curvature: Array) -> Array:
+        """Solve for a step by conjugate gradients, to a tenth: the next step corrects the rest."""
+        x, r = np.zeros_like(gradient), -gradient
+        p, square = r.copy(), float(r @ r)
+        enough = 0.01 * square
+        for _ in range(50):
+            q = self.backward(curvature * self.forward(p)) + self.precision * p
+            a = square / float(p @ q)
+            x, r = x + a * p, r - a * q
+            square, old = float(r @ r), square
+            if square <= enough:
+                break
+            p = r + square / old * p
+        return x

@@ -164,7 +164,7 @@ class _Model:
         at = np.array(state["words"]["at"])
         words = _finite(state["words"]["weights"], len(at))
         outcomes = state["outcomes"]
-        if at.dtype.kind != "i" and len(at):
+        if at.ndim != 1 or (len(at) and at.dtype.kind != "i"):
             raise ValueError("the places of weights are whole numbers")
         if len(at) and (at.min() < 0 or at.max() >= features.SMALL or len(np.unique(at)) < len(at)):
             raise ValueError("a weight has a place that does not exist or is taken")
@@ -397,9 +397,10 @@ def cross_fitted(
     fold = _folds([e.group or f"\0{n}" for n, e in enumerate(examples)], folds)
     for k in range(folds):
         value = Value(tiers=tiers, **options)
-        for n in np.flatnonzero(fold != k):
-            value._check(examples[n])  # noqa: SLF001
-            value._put(examples[n], described[n])  # noqa: SLF001
+        for e, x, of in zip(examples, described, fold, strict=True):
+            if of != k:
+                value._check(e)  # noqa: SLF001
+                value._put(e, x)  # noqa: SLF001
         value.fit(())
         for n in np.flatnonzero(fold == k):
             x = described[n]
