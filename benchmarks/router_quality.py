@@ -58,7 +58,8 @@ class Data:
 
 def read(path: Path) -> Data:
     """Read a file of JSON lines."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with path.open(encoding="utf-8") as lines:  # not `splitlines`, which also ends lines inside of a text
+        rows = [json.loads(line) for line in lines if line.strip()]
     names = contexts(rows)
     examples = [
         Example(

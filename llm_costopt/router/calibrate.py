@@ -119,17 +119,16 @@ def calibrate(
 
 
 def cheapest(*found: Calibration) -> Calibration:
-    """Take the way that costs least: with drafts or without; all-strong if neither is cheaper than that.
+    """Take the way that costs least: with drafts or without; all-strong at once if drafts cost no less than that.
 
     This is how a cascade turns itself off.
     """
-    best = min(found, key=lambda c: c.point.cost)
-    if best.point.cost < 1:
+    best = min(found, key=lambda c: (c.point.cost, c.drafts))
+    if best.point.cost < 1 or not best.drafts:
         return best
-    without = next((c for c in found if not c.drafts), best)
     point = OperatingPoint(threshold=-math.inf, strong_share=1.0, quality=1.0, low=1.0, high=1.0, cost=1.0)
-    why = f"the strongest tier answers at once: everything else would cost {best.point.cost:.2f} times as much"
-    return Calibration(point=point, drafts=False, outcomes=best.outcomes, explanation=why, curve=without.curve)
+    why = f"the strongest tier answers at once: with drafts a request would cost {best.point.cost:.2f} times as much"
+    return Calibration(point=point, drafts=False, outcomes=best.outcomes, explanation=why, curve=best.curve)
 
 
 def cascade_pays(price_ratio: float, p_right: float, escalation_rate: float = 0.0) -> bool:

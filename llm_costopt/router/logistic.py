@@ -63,7 +63,7 @@ class _Problem:
     def backward(self, u: Array) -> Array:
         """Sum up each column."""
         spread = self.values * np.repeat(u, self.lengths)
-        return np.bincount(self.places, weights=spread, minlength=len(self.centre))
+        return np.asarray(np.bincount(self.places, weights=spread, minlength=len(self.centre)), dtype=np.float64)
 
     def loss(self, w: Array, f: Array) -> float:
         """Return minus the log of the posterior."""

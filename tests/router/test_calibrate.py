@@ -70,15 +70,15 @@ def test_the_more_outcomes_the_fewer_strong_calls() -> None:
 @pytest.mark.parametrize("n", [40, 150, 600])
 @pytest.mark.parametrize("sharp", [0.5, 6.0])
 def test_a_target_holds_on_fresh_data(n: int, sharp: float) -> None:
-    """Over 200 samples the quality of 40,000 fresh requests is below the target in at most 7.5 % of the cases."""
+    """Over 100 samples the quality of 40,000 fresh requests is below the target in at most 8 % of the cases."""
     fresh = world(40_000, 10_000, sharp)
     points = [
         calibrate(*world(n, seed, sharp), PRICES, drafts=True, target_quality=0.95).point.threshold
-        for seed in range(200)
+        for seed in range(100)
     ]
     missed = sum(kept(*fresh, threshold) < 0.95 for threshold in points)
 
-    assert missed <= 15
+    assert missed <= 8
 
 
 def test_members_of_a_group_count_as_one() -> None:
@@ -150,7 +150,8 @@ def test_the_curve_goes_from_all_strong_to_all_cheap() -> None:
     points = calibrate(*world(300, 0), PRICES, drafts=False).curve
 
     assert (points[0].strong_share, points[0].cost) == (1.0, 1.0)
-    assert (points[-1].strong_share, points[-1].cost) == (0.0, pytest.approx(0.05))
+    assert points[-1].strong_share == 0
+    assert points[-1].cost == pytest.approx(0.05)
     assert [p.cost for p in points] == sorted((p.cost for p in points), reverse=True)
 
 
@@ -194,15 +195,15 @@ def test_a_biased_log_gives_the_right_mean() -> None:
 
 
 def test_a_cascade_that_costs_more_turns_itself_off() -> None:
-    """Where drafts and single calls both cost no less than all-strong, the strongest tier answers at once."""
+    """Where drafts make requests dearer than all-strong, the strongest tier answers at once or a tier is chosen before."""
     right, quality = world(300, 0, sharp=0.01)
-    prices = (0.6, 1.0)
-    drafted, single = (calibrate(right, quality, prices, drafts=d, target_quality=0.95) for d in (True, False))
-    chosen = cheapest(drafted, single)
+    drafted, single = (calibrate(right, quality, (0.6, 1), drafts=d, target_quality=0.95) for d in (True, False))
+    alone = cheapest(drafted)
 
     assert drafted.point.cost > 1
-    assert (chosen.drafts, chosen.point.strong_share, chosen.point.cost) == (False, 1.0, 1.0)
-    assert "1.00 times" in chosen.explanation
+    assert cheapest(drafted, single) == single
+    assert (alone.drafts, alone.point.strong_share, alone.point.cost) == (False, 1.0, 1.0)
+    assert f"{drafted.point.cost:.2f} times" in alone.explanation
 
 
 def test_the_cheapest_way_is_taken() -> None:

@@ -161,8 +161,8 @@ def test_odd_numbers_do_no_harm() -> None:
 
 def test_an_embedding_is_scaled_and_appended() -> None:
     """An embedding takes the places from its start on, with length 1; a null vector stays one."""
-    x = of_embedding(np.array([3.0, 4.0]), 100)
+    x = of_embedding(np.array([3, 4], dtype=np.float32), 100)
 
     assert x.indices.tolist() == [100, 101]
     assert x.values == pytest.approx([0.6, 0.8])
-    assert of_embedding(np.zeros(2), 0).values.tolist() == [0.0, 0.0]
+    assert of_embedding(np.zeros(2, dtype=np.float32), 0).values.tolist() == [0.0, 0.0]
