@@ -68,8 +68,8 @@ UNITS = {"one": 1.7, "confidence": 2.0}
 """Values of two features that are learned faster than a weight of a word is."""
 
 _COUNTED = np.arange(SMALL + len(RULES) - 1, SIZE, dtype=np.int32)  # the last of the rules is the confidence
-_CENTRE = np.array([0.0, *(centre for centre, _ in CENTRES.values())])
-_PER_SPREAD = np.array([UNITS["confidence"], *(_SCALE / spread for _, spread in CENTRES.values())])
+_CENTRE = np.array([0.0, *(centre for centre, _ in CENTRES.values())], dtype=np.float32)
+_PER_SPREAD = np.array([UNITS["confidence"], *(_SCALE / s for _, s in CENTRES.values())], dtype=np.float32)
 
 _LEFT, _RIGHT, _FINE, _MASK = np.array([0x9E3779B1, 0x85EBCA6B, 15, BUCKETS - 1], dtype=np.uint32)
 """Odd factors, which mix the two words of a pair in an order; the high bits of a product are the mixed ones."""
@@ -123,12 +123,9 @@ def of_request(task: Task, question: Question, level: Level) -> Features:
 
 def of_draft(task: Task, text: str, confidence: float) -> Features:
     """Describe a draft with the words *text*; *confidence* is what the rules give it."""
-    counts = np.array((confidence, *_counts(task.text, text)))
+    counts = np.array((confidence, *_counts(task.text, text)), dtype=np.float32)
     words = _words(text, DRAFT)
-    return Features(
-        np.concatenate((words.indices, _COUNTED)),
-        np.concatenate((words.values, (counts - _CENTRE) * _PER_SPREAD), dtype=np.float32),
-    )
+    return words + Features(_COUNTED, (counts - _CENTRE) * _PER_SPREAD)
 
 
 def of_embedding(vector: NDArray[np.float32], start: int) -> Features:
@@ -187,7 +184,7 @@ def _counts(task: str, text: str) -> tuple[float, ...]:
         float(len(lines) > 1 and len(lines[-1].split()) <= 4),
         float(end in _ENDS or end.isdigit()),
         len(distinct) / max(1, len(words)),
-        sum(w in _HEDGES for w in words) / math.sqrt(len(words) + 1),
+        sum(map(_HEDGES.__contains__, words)) / math.sqrt(len(words) + 1),
         float(not _NEGATIONS.isdisjoint(distinct) or "n't" in lower or "n’t" in lower),
         float(not _CONCLUSIONS.isdisjoint(distinct) or bool(_CONCLUDES.search(lower))),
         float("```" in text),

@@ -341,11 +341,9 @@ class Value:
         if answer is None:
             return _Described(asked, None, None, None)
         sure, doubt = self._confidence(question, answer)
-        after = (
-            asked.features
-            + features.of_draft(asked.task, answer.text, sure)
-            + self._embedding(answer.text, features.SIZE + self._dimensions)
-        )
+        after = asked.features + features.of_draft(asked.task, answer.text, sure)
+        if self._embedder:
+            after += features.of_embedding(self._embedder(answer.text), features.SIZE + self._dimensions)
         return _Described(asked, after, sure, doubt)
 
     def _ask(self, question: Question) -> _Asked:
@@ -355,14 +353,13 @@ class Value:
             return known
         task = task_of(question.messages)
         level, why = self._complexity(question)
-        found = features.of_request(task, question, level) + self._embedding(task.text, features.SIZE)
+        found = features.of_request(task, question, level)
+        if self._embedder:
+            found += features.of_embedding(self._embedder(task.text), features.SIZE)
         if len(self._asked) >= REMEMBERED:
             self._asked.clear()
         asked = self._asked[id(question)] = _Asked(question, task, level, why, found)
         return asked
-
-    def _embedding(self, text: str, start: int) -> Features:
-        return features.of_embedding(self._embedder(text), start) if self._embedder else features.NOTHING
 
     def _centre(self, tier: int) -> Array:
         """Say what the rules expect of a tier: between the cheapest and the strongest in equal steps."""
