@@ -81,6 +81,16 @@ def test_a_target_holds_on_fresh_data(n: int, sharp: float) -> None:
     assert missed <= 8
 
 
+def test_what_comes_after_a_failure_is_not_believed() -> None:
+    """Where sparing the first calls breaks the target, a later point that looks good again is not taken."""
+    right = np.stack((np.linspace(0.99, 0.1, 400), np.full(400, 0.999)), axis=1)
+    quality = np.stack((np.arange(400) >= 40, np.where(np.arange(400) < 40, 1.0, 0.5)), axis=1).astype(float)
+    found = calibrate(right, quality, PRICES, drafts=True, target_quality=0.95)
+
+    assert found.curve[-1].low > 1
+    assert found.point.strong_share > 0.9
+
+
 def test_members_of_a_group_count_as_one() -> None:
     """Ten copies of each request prove no more than one of each."""
     right, quality = world(100, 1)
