@@ -297,6 +297,9 @@ def _plain(method: Any) -> Any:
 
 def _name(rule: Any) -> str:
     """Name a rule in a cache key: by its address where its name may stand for several."""
+    fingerprint = getattr(getattr(rule, "__self__", None), "fingerprint", None)
+    if isinstance(fingerprint, str):  # learned rules know what they were learned from
+        return f"{rule.__qualname__}:{fingerprint}"
     is_unique = isinstance(rule, FunctionType) and "<" not in rule.__qualname__
     return f"{rule.__module__}.{rule.__qualname__}" if is_unique else repr(rule)
 

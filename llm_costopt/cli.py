@@ -1,11 +1,12 @@
-"""The command line: `llm-costopt demo`."""
+"""The command line: `llm-costopt demo`, `llm-costopt calibrate`."""
 
 import json
 import os
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,9 @@ from rich.table import Table
 
 from llm_costopt.demo.log import LoggedRequest, read_log
 from llm_costopt.errors import CostOptError, MissingExtraError
+
+if TYPE_CHECKING:
+    from llm_costopt.router.calibrate import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -44,6 +48,52 @@ def demo(
         print(json.dumps(figures))
     else:
         _show(figures, rows, live=live, shipped=requests is None, cheap=cheap, strong=strong)
+
+
+@app.command()
+def calibrate(
+    log: Annotated[Path, typer.Argument(help="A request log whose answers say whether they are right.")],
+    target_quality: Annotated[float, typer.Option(help="Share of the strong model's quality to keep.")] = 0.95,
+    max_strong_share: Annotated[float | None, typer.Option(help="Largest share of strong calls.")] = None,
+    price_ratio: Annotated[float, typer.Option(help="Price of the cheap model, the strong one's being 1.")] = 0.06,
+    out: Annotated[Path, typer.Option(help="Where the learned rules are written.")] = Path("router.json"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
+) -> None:
+    """Learn a router's rules from judged answers, and set them to a target that holds with 95 % confidence."""
+    from llm_costopt.demo.outcomes import examples_of
+    from llm_costopt.router.learned import learn_rules
+
+    if not 0 < price_ratio < 1:
+        raise ValueError(
+            f"--price-ratio is the cheap model's price over the strong one's, such as 0.06, not {price_ratio}"
+        )
+    rules, found = learn_rules(
+        examples_of(read_log(log)),
+        prices=[price_ratio, 1.0],
+        target_quality=target_quality,
+        max_strong_share=max_strong_share,
+    )
+    rules.save(out)
+    if as_json:
+        print(json.dumps({"outcomes": found.outcomes, "drafts": found.drafts, **asdict(found.point), "out": str(out)}))
+    else:
+        _show_calibration(found, out)
+
+
+def _show_calibration(found: "Calibration", out: Path) -> None:
+    table = Table("strong calls", "quality kept", "at least", "cost", "")
+    points = [found.curve[n] for n in sorted({round(k * (len(found.curve) - 1) / 10) for k in range(11)})]
+    for point in sorted([*points, found.point], key=lambda p: -p.strong_share):
+        chosen = ("← drafts are judged" if found.drafts else "← chosen before any call") if point is found.point else ""
+        figures = (point.strong_share, point.quality, point.low, point.cost)
+        table.add_row(*map(_percent, figures), chosen)
+    console = Console()
+    console.print(
+        f"{found.outcomes} outcomes; quality and cost are shares of all-strong, “at least” with 95 % confidence"
+    )
+    console.print(table)
+    console.print(found.explanation)
+    console.print(f"written to {out}: give `LearnedRules.load({str(out)!r})` to the router", highlight=False)
 
 
 def _replay(

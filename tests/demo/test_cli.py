@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from llm_costopt.router.learned import LearnedRules
+from llm_costopt.types import Message, Question
 
 
 def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -202,3 +206,38 @@ def test_live_without_a_server_ends_early(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "none of the first 3 requests was answered; the last error: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_calibrate_learns_from_the_shipped_log(tmp_path: Path) -> None:
+    """It prints a curve with the chosen point, says what that rests on, and writes rules that a router can use."""
+    log = Path(str(resources.files("llm_costopt.demo") / "requests.jsonl"))
+    out = tmp_path / "router.json"
+    shown = _run("calibrate", str(log), "--out", str(out))
+    figures = json.loads(_run("calibrate", str(log), "--out", str(out), "--json").stdout)
+
+    assert shown.returncode == 0
+    assert "←" in shown.stdout
+    assert "with 95 %" in shown.stdout
+    assert figures["outcomes"] == 399
+    assert figures["low"] >= 0.95
+    assert figures["cost"] < 1
+    assert LearnedRules.load(out).complexity(Question(messages=(Message(role="human", text="Hi"),)))[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["calibrate", "/nowhere.jsonl"], "/nowhere.jsonl"),
+        (["calibrate", "LOG", "--target-quality", "2"], "target"),
+        (["calibrate", "LOG", "--price-ratio", "1"], "--price-ratio"),
+    ],
+)
+def test_calibrate_refuses_what_makes_no_sense(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """Each is one sentence, and no file is written."""
+    log = str(resources.files("llm_costopt.demo") / "requests.jsonl")
+    done = _run(*[log if a == "LOG" else a for a in arguments], "--out", str(tmp_path / "router.json"))
+
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "router.json").exists()

@@ -46,6 +46,8 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
 from langchain_costopt import RouterChatModel
 from llm_costopt.router.complexity import Level
+from llm_costopt.router.learned import LearnedRules, learn_rules
+from llm_costopt.router.value import Example
 from llm_costopt.types import Answer, Question
 
 SOON = 10.0
@@ -1435,3 +1437,32 @@ def test_the_last_tier_is_always_asked() -> None:
         with pytest.raises(RateLimitError):
             router.invoke(COMPLEX)
     assert router.invoke(SIMPLE).text == SURE
+
+
+@each_colour
+def test_learned_rules_take_the_place_of_the_rules(call: Any) -> None:
+    """A router decides by what was learned from judged answers, and a cache tells it from one that learned otherwise."""
+
+    def learned(cheap_is_right: float) -> LearnedRules:
+        examples = [
+            Example(
+                question=Question(messages=(Message(role="human", text=f"{MEDIUM} {n}"),)),
+                scores={0: cheap_is_right, 1: 1.0},
+                answer=Answer(text=UNSURE, finish="stop"),
+            )
+            for n in range(100)
+        ]
+        return learn_rules(examples, prices=[0.1, 1.0])[0]
+
+    routers = []
+    for rules in (learned(1.0), learned(0.0)):
+        routers.append(
+            RouterChatModel(
+                cheap=cheap(UNSURE), strong=strong(), complexity=rules.complexity, confidence=rules.confidence
+            )
+        )
+
+    assert [call(router, MEDIUM).text for router in routers] == [UNSURE, BEST]
+    keys = [str(router._identifying_params) for router in routers]
+    assert keys[0] != keys[1]
+    assert "0x" not in keys[0]

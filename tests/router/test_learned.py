@@ -1,0 +1,129 @@
+"""Learned rules: from judged answers to the two rules of a router."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_costopt.router.calibrate import Calibration
+from llm_costopt.router.learned import BAR, LearnedRules, learn_rules
+from llm_costopt.router.value import Example
+from llm_costopt.types import Answer, Message, Question
+
+PRICES = [0.06, 1.0]
+GOOD, BAD = "The total is 42, as the sum shows.", "Perhaps it is something, I lost count of it."
+
+
+def ask(text: str) -> Question:
+    """Ask *text*."""
+    return Question(messages=(Message(role="human", text=text),))
+
+
+def traffic(n: int, seed: int = 1) -> list[Example]:
+    """Make requests of which the cheap model can do one kind; where it fails, its draft shows it."""
+    rng = random.Random(seed)
+    made = []
+    for k in range(n):
+        is_easy = rng.random() < 0.6
+        text = f"Please {'look up the entry' if is_easy else 'untangle the riddle'} number {rng.randrange(10**6)}"
+        right = rng.random() < (0.95 if is_easy else 0.2)
+        draft = Answer(text=GOOD if right else BAD, finish="stop")
+        made.append(Example(question=ask(text), scores={0: float(right), 1: 0.97}, answer=draft, group=str(k)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def learned() -> tuple[LearnedRules, Calibration]:
+    """Learn from some traffic."""
+    return learn_rules(traffic(400), prices=PRICES)
+
+
+def test_the_rules_know_what_each_tier_can_do(learned: tuple[LearnedRules, Calibration]) -> None:
+    """On fresh requests a right draft is kept and a wrong one is not, whatever the request sounds like."""
+    rules, found = learned
+    fresh = traffic(200, seed=2)
+    assert found.drafts
+    kept = [rules.confidence(e.question, e.answer)[0] >= BAR for e in fresh if e.answer]
+
+    assert sum(k == bool(e.scores[0]) for k, e in zip(kept, fresh, strict=True)) > 180
+    assert {rules.complexity(e.question)[0] for e in fresh} == {"medium"}
+
+
+def test_without_drafts_the_request_decides() -> None:
+    """Where no draft is known, the easy kind goes to the cheap model and the other one to the strong one."""
+    blind = [Example(question=e.question, scores=e.scores, group=e.group) for e in traffic(400)]
+    rules, found = learn_rules(blind, prices=PRICES, target_quality=0.9)
+
+    assert not found.drafts
+    assert rules.complexity(ask("Please look up the entry number 7"))[0] == "simple"
+    assert rules.complexity(ask("Please untangle the riddle number 7"))[0] == "complex"
+
+
+def test_what_is_surely_wrong_is_never_kept(learned: tuple[LearnedRules, Calibration]) -> None:
+    """A truncated draft scores 0, whatever was learned."""
+    rules, _ = learned
+
+    assert rules.confidence(ask("Please look up the entry"), Answer(text=GOOD, finish="length")) == (0.0, "truncated")
+
+
+def test_rules_come_back_from_their_file(learned: tuple[LearnedRules, Calibration], tmp_path: Path) -> None:
+    """Saved and loaded, they decide the same, have the same fingerprint, and hold no text of a request."""
+    rules, _ = learned
+    rules.save(tmp_path / "router.json")
+    again = LearnedRules.load(tmp_path / "router.json")
+    answers = [Answer(text=text, finish="stop") for text in (GOOD, BAD)]
+
+    for e in traffic(20, seed=3):
+        assert again.complexity(e.question) == rules.complexity(e.question)
+        for answer in answers:
+            score, _ = again.confidence(e.question, answer)
+            assert score == pytest.approx(rules.confidence(e.question, answer)[0], abs=0.02)
+    assert "riddle" not in (tmp_path / "router.json").read_text(encoding="utf-8")
+    assert LearnedRules.load(tmp_path / "router.json").fingerprint == again.fingerprint
+
+
+def test_learning_goes_on(learned: tuple[LearnedRules, Calibration]) -> None:
+    """Outcomes that come later move the rules, and make other rules of them."""
+    rules, _ = learn_rules(traffic(100), prices=PRICES)
+    before = rules.fingerprint
+    for e in traffic(60, seed=5):
+        rules.learn(e.question, e.scores[0], tier=0, answer=e.answer)
+
+    assert rules.fingerprint != before
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"point": {}}', '{"point": {"prices": [1], "threshold": "x", "drafts": 1}}', None]
+)
+def test_a_file_that_is_none_is_told(content: str | None, tmp_path: Path) -> None:
+    """A missing, broken or foreign file is one sentence that says what to do."""
+    path = tmp_path / "router.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+
+    with pytest.raises(ValueError, match="llm-costopt calibrate"):
+        LearnedRules.load(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "limits", "message"),
+    [
+        (5, {}, "at least 10"),
+        (50, {"max_cost_per_request": 0.01}, "cheapest costs more"),
+        (50, {"target_quality": 2}, "target"),
+    ],
+)
+def test_what_cannot_be_is_refused(count: int, limits: dict[str, Any], message: str) -> None:
+    """Too few outcomes, a limit below the cheapest price, a target that is no share."""
+    with pytest.raises(ValueError, match=message):
+        learn_rules(traffic(count), prices=PRICES, **limits)
+
+
+def test_a_share_is_kept() -> None:
+    """With `max_strong_share` no more than that goes to the strong tier."""
+    _, found = learn_rules(traffic(300), prices=PRICES, target_quality=None, max_strong_share=0.2)
+
+    assert found.point.strong_share <= 0.2
+    assert json.dumps(found.explanation)
