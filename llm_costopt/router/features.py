@@ -121,7 +121,8 @@ def of_request(task: Task, question: Question, level: Level) -> Features:
 def of_draft(task: Task, text: str, confidence: float) -> Features:
     """Describe a draft with the words *text*; *confidence* is what the rules give it."""
     read = _ends(text)
-    length = (math.log1p(len(text.split())), math.log1p(text.strip().count("\n")))
+    lines = sum(not line.isspace() for line in text.split("\n") if line)
+    length = (math.log1p(len(text.split())), math.log1p(max(lines - 1, 0)))
     counts = np.array((confidence, *length, *_counts(_ends(task.text), read)), dtype=np.float32)
     return _words(read, DRAFT) + Features(_COUNTED, (counts - _CENTRE) * _PER_SPREAD)
 

@@ -73,7 +73,7 @@ class _Problem:
     def solve(self, w: Array) -> Array:
         """Take Newton's steps, halved where they would not descend."""
         f = self.forward(w)
-        for _ in range(_STEPS):
+        for _ in range(_STEPS):  # pragma: no branch - it converges long before
             p = sigmoid(f)
             gradient = self.backward(self.importance * (p - self.scores)) + self.precision * (w - self.centre)
             if np.abs(gradient).max() < _TOLERANCE:
@@ -90,7 +90,7 @@ class _Problem:
         x, r = np.zeros_like(gradient), -gradient
         p, square = r.copy(), float(r @ r)
         enough = 0.01 * square
-        for _ in range(50):
+        for _ in range(50):  # pragma: no branch - likewise
             q = self.backward(curvature * self.forward(p)) + self.precision * p
             a = square / float(p @ q)
             x, r = x + a * p, r - a * q
