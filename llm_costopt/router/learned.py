@@ -31,11 +31,14 @@ class LearnedRules:
         self._prices = tuple(prices)
         self._threshold = threshold
         self._drafts = drafts
+        self._fingerprint: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Tell these rules from any others, for the key of a cache."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        if self._fingerprint is None:
+            self._fingerprint = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        return self._fingerprint
 
     def complexity(self, question: Question) -> tuple[Level, str]:
         """Say which tier a request goes to: `simple` to the first, `complex` to the last, `medium` to a draft that is judged."""
@@ -60,6 +63,7 @@ class LearnedRules:
     def learn(self, question: Question, score: float, *, tier: int, answer: Answer | None = None) -> None:
         """Learn how good the answer of *tier* was, from 0 to 1; *answer* is the first tier's draft, if there was one."""
         self._value.learn(question, score, tier=tier, answer=answer)
+        self._fingerprint = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values; no text of a request can be read from it."""

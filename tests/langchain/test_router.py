@@ -48,7 +48,7 @@ from langchain_costopt import RouterChatModel
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.learned import LearnedRules, learn_rules
 from llm_costopt.router.value import Example
-from llm_costopt.types import Answer, Question
+from llm_costopt.types import Answer, Message, Question
 
 SOON = 10.0
 """Seconds after which a test that waits gives up; nothing here takes as long."""
@@ -1454,13 +1454,10 @@ def test_learned_rules_take_the_place_of_the_rules(call: Any) -> None:
         ]
         return learn_rules(examples, prices=[0.1, 1.0])[0]
 
-    routers = []
-    for rules in (learned(1.0), learned(0.0)):
-        routers.append(
-            RouterChatModel(
-                cheap=cheap(UNSURE), strong=strong(), complexity=rules.complexity, confidence=rules.confidence
-            )
-        )
+    routers = [
+        RouterChatModel(cheap=cheap(UNSURE), strong=strong(), complexity=rules.complexity, confidence=rules.confidence)
+        for rules in (learned(1.0), learned(0.0))
+    ]
 
     assert [call(router, MEDIUM).text for router in routers] == [UNSURE, BEST]
     keys = [str(router._identifying_params) for router in routers]
