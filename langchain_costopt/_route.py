@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -95,14 +96,18 @@ class Route:
         if self.front and shown.whole:
             await self.front.astore(shown.whole)
 
-    def _flow(self) -> Generator[Call, Any, Outcome[Any]]:
-        router = self.router
-        question = Question(
+    @cached_property
+    def question(self) -> Question:
+        """The request in the core's terms; one object, by which what was learned of it is found again."""
+        return Question(
             messages=messages_of(self.messages),
             with_tools=bool(self.tools),
             with_schema=self.with_schema,
             tools=_argument_schemas(self.tools),
         )
+
+    def _flow(self) -> Generator[Call, Any, Outcome[Any]]:
+        router, question = self.router, self.question
         return cascade(
             question,
             tiers=len(router.tiers),
@@ -124,9 +129,12 @@ class Route:
         return {**cooling, **missing}
 
     def _noted(self, outcome: Outcome[Any]) -> Outcome[Any]:
-        """Let tiers that failed cool down."""
+        """Let tiers that failed cool down, and remember what feedback may be about."""
+        first = outcome.attempts[0]
+        draft = _answer(first.reply) if first.call.tier == 0 and _raw(first.reply) else None
         for attempt in outcome.attempts:
             self.router.noted(attempt.call.tier, attempt.why if attempt.result == "failed" else None)
+            self.router.remember(attempt.call.id, self.question, attempt.call.tier, draft)
         return outcome
 
     def _runnable(self, call: Call) -> Runnable[Any, Any]:

@@ -23,9 +23,12 @@ from pydantic import BaseModel, Field, PrivateAttr, field_validator
 from langchain_costopt._convert import ROUTER
 from langchain_costopt._front import front
 from langchain_costopt._route import Route, model_name
+from llm_costopt.recent import Recent
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
 from llm_costopt.router.cooldown import COOL_DOWN, CoolDown
+from llm_costopt.router.learned import LearnedRules
+from llm_costopt.types import Answer, Question
 
 _RATE_LIMITS = frozenset({"RateLimitError", "ResourceExhausted", "TooManyRequests", "ThrottlingException"})
 """Classes of errors that say to come back later."""
@@ -52,12 +55,15 @@ class RouterChatModel(BaseChatModel):
     """The least confidence at which an answer of any tier but the last is kept."""
     complexity: Complexity = Field(default=complexity, exclude=True)
     """Says how hard a request is, and why; the rules of `llm_costopt.router.complexity` if not given."""
+    learned: LearnedRules | None = Field(default=None, exclude=True)
+    """Takes the place of both rules, and learns from `feedback`; `llm-costopt calibrate` writes such rules."""
     cool_down: float = Field(default=COOL_DOWN, ge=0)
     """Seconds for which a tier that keeps failing, or has reached a rate limit, is not asked; the last one always is."""
     confidence: Confidence = Field(default=confidence, exclude=True)
     """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
 
     _cool_down: CoolDown = PrivateAttr()
+    _calls: Recent[str, tuple[Question, int, Answer | None]] = PrivateAttr(default_factory=Recent)
 
     def __init__(
         self,
@@ -72,6 +78,32 @@ class RouterChatModel(BaseChatModel):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
         super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
         self._cool_down = CoolDown(self.cool_down)
+        if self.learned is not None:
+            self.complexity, self.confidence = self.learned.complexity, self.learned.confidence
+
+    def feedback(self, call: str, score: float) -> bool:
+        """Learn how good the answer of a call was.
+
+        Args:
+            call: the `id` of an attempt in `response_metadata["llm_costopt"]`, which is the id of the tier's run.
+            score: from 0 (wrong) to 1 (right).
+
+        Returns:
+            Whether the call is remembered, as the last 1,024 are, and there are rules that learn.
+
+        Raises:
+            ValueError: a *score* that is not between 0 and 1.
+        """
+        known = self._calls.get(call)
+        if known is None or self.learned is None:
+            return False
+        question, tier, draft = known
+        self.learned.learn(question, score, tier=tier, answer=draft)
+        return True
+
+    def remember(self, call: str, question: Question, tier: int, draft: Answer | None) -> None:
+        """Remember what feedback about *call* would be about."""
+        self._calls.put(call, (question, tier, draft))
 
     def cooling(self) -> dict[int, str]:
         """Say which tiers have just failed and are left alone for now."""

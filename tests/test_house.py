@@ -12,7 +12,7 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database")
+SHARED = ("types", "errors", "flow", "faults", "database", "recent")
 
 HEAVY = (
     "numpy",

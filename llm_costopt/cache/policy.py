@@ -8,9 +8,9 @@ from typing import Any
 from llm_costopt.cache.budget import ErrorBudget
 from llm_costopt.cache.explain import Considered, Judgement
 from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, refusal
-from llm_costopt.cache.recent import Recent
 from llm_costopt.cache.verifier import Verifier
 from llm_costopt.cache.verify import FEATURES, Evidence, Neighbour, candidate, evidence
+from llm_costopt.recent import Recent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ from llm_costopt.cache.index import VectorIndex
 from llm_costopt.cache.key import Key, exact_only, key_of
 from llm_costopt.cache.local import LocalStore
 from llm_costopt.cache.policy import Budget, Threshold
-from llm_costopt.cache.recent import Recent
 from llm_costopt.cache.records import CacheStats, Hit, Tally
 from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
@@ -30,6 +29,7 @@ from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS
 from llm_costopt.faults import fault
+from llm_costopt.recent import Recent
 from llm_costopt.types import Answer, CacheKind, Question
 
 log = logging.getLogger(__name__)

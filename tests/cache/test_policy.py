@@ -1,9 +1,9 @@
 """What a checked hit weighs."""
 
 from llm_costopt.cache.policy import Budget
-from llm_costopt.cache.recent import REMEMBERED
 from llm_costopt.cache.verifier import BATCH, Verifier
 from llm_costopt.cache.verify import Neighbour, evidence
+from llm_costopt.recent import REMEMBERED
 
 ASKED = "how do i reset my password"
 NEAR = [Neighbour(entry=str(1), similarity=0.95, text="how can I reset my password?", says=1)] * 8

@@ -1455,11 +1455,35 @@ def test_learned_rules_take_the_place_of_the_rules(call: Any) -> None:
         return learn_rules(examples, prices=[0.1, 1.0])[0]
 
     routers = [
-        RouterChatModel(cheap=cheap(UNSURE), strong=strong(), complexity=rules.complexity, confidence=rules.confidence)
-        for rules in (learned(1.0), learned(0.0))
+        RouterChatModel(cheap=cheap(UNSURE), strong=strong(), learned=rules) for rules in (learned(1.0), learned(0.0))
     ]
 
     assert [call(router, MEDIUM).text for router in routers] == [UNSURE, BEST]
     keys = [str(router._identifying_params) for router in routers]
     assert keys[0] != keys[1]
     assert "0x" not in keys[0]
+
+
+def test_feedback_teaches_the_router() -> None:
+    """After judgements that the cheap answers are right, a router that asked the strong tier asks the cheap one."""
+    examples = [
+        Example(
+            question=Question(messages=(Message(role="human", text=f"{MEDIUM} {n}"),)),
+            scores={0: 0.0, 1: 1.0},
+            answer=Answer(text=UNSURE, finish="stop"),
+        )
+        for n in range(20)
+    ]
+    rules, _ = learn_rules(examples, prices=[0.1, 1.0], target_quality=None, max_strong_share=0.999)
+    first, best = cheap(UNSURE), strong()
+    router = RouterChatModel(cheap=first, strong=best, learned=rules)
+    other = RouterChatModel(cheap=first, strong=best)
+    for _ in range(200):
+        attempts = router.invoke(MEDIUM).response_metadata["llm_costopt"]["attempts"]
+        assert router.feedback(attempts[0]["id"], 1.0)
+
+    assert router.invoke(MEDIUM).text == UNSURE
+    assert not router.feedback("unknown", 1.0)
+    assert not other.feedback(other.invoke(MEDIUM).response_metadata["llm_costopt"]["attempts"][0]["id"], 1.0)
+    with pytest.raises(ValueError, match="score"):
+        router.feedback(attempts[0]["id"], 7)
