@@ -57,7 +57,8 @@ def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
 
 def _read(prompt: str, llm_string: str) -> Question | None:
     schemas = [_schema(name) for name in _CLASS.findall(llm_string)]
-    if _ADDRESS.search(llm_string) or None in schemas:
+    said = _said(llm_string)
+    if said is None or None in schemas:
         return None
     serialized = _serialized_messages(prompt)
     messages = (
@@ -65,14 +66,20 @@ def _read(prompt: str, llm_string: str) -> Question | None:
         if serialized is None
         else tuple(_message(str(fields.get("type")), fields) for fields in serialized)
     )
-    return Question(
-        messages=messages,
-        # A class is only named there: one whose fields changed is another schema.
-        model=llm_string + "".join(s for s in schemas if s),
-        model_name=name[1] if (name := _MODEL.search(llm_string)) else None,
-        with_tools=bool(_TOOLS.search(llm_string)),
-        with_schema=bool(_SCHEMA.search(llm_string)),
-    )
+    # A class is only named there: one whose fields changed is another schema.
+    return Question(messages=messages, model=llm_string + "".join(s for s in schemas if s), **said)
+
+
+@lru_cache(maxsize=256)  # an application has few models, with the same options again and again
+def _said(llm_string: str) -> Mapping[str, Any] | None:
+    """Say what a model's string tells of a call; None if it holds an object that only has an address."""
+    if _ADDRESS.search(llm_string):
+        return None
+    return {
+        "model_name": name[1] if (name := _MODEL.search(llm_string)) else None,
+        "with_tools": bool(_TOOLS.search(llm_string)),
+        "with_schema": bool(_SCHEMA.search(llm_string)),
+    }
 
 
 _read_before = lru_cache(maxsize=256)(_read)
