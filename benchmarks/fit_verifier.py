@@ -83,10 +83,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
     found = [e for stream in streams(options.streams) for seed in range(2) for e in examples(stream, seed)]
-    x, y = np.array([e for e, _ in found]), [float(right) for _, right in found]
+    x, y = np.array([e for e, _ in found]), [right for _, right in found]
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
     mean[-1], scale[-1] = 0.0, 1.0
-    labels = [(z, right, 1.0) for z, right in zip((x - mean) / scale, y, strict=True)]
+    labels = [(z, right, 1.0, 1.0) for z, right in zip((x - mean) / scale, y, strict=True)]
     start = np.zeros(len(mean))
     weights, _ = verifier.fit(start, np.eye(len(start)), labels)
     options.output.write_text(

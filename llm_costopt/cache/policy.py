@@ -5,12 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llm_costopt.cache.agree import is_prose, names
 from llm_costopt.cache.budget import ErrorBudget
 from llm_costopt.cache.explain import Considered, Judgement
 from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, refusal
 from llm_costopt.cache.verifier import Verifier
-from llm_costopt.cache.verify import FEATURES, Evidence, Neighbour, candidate, evidence
+from llm_costopt.cache.verify import FEATURES, Evidence, Neighbour, candidate, evidence, together
 from llm_costopt.recent import Recent
+
+MISSED = 0.5
+"""Share of the answers in free text that say the same as another one without being seen to: see `agree.CLOSE`."""
+
+FURTHER = 0.8
+"""What each further answer that says the same as that one leaves of this share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +84,19 @@ class Budget:
         self._budget = ErrorBudget(max_error)
         self._shadow_rate = shadow_rate
         self._rng = rng
-        self._waiting: Recent[str, tuple[Evidence, int, float]] = Recent()
+        self._waiting: Recent[str, _Waiting] = Recent()
         self._served: Recent[str, Evidence] = Recent()
 
     def choose(
         self, exact: str, asked: str, near: Sequence[Neighbour], entries: int, refused: Callable[[str], None]
     ) -> Choice | None:
         """Choose among *near*, the nearest first, or wait for the answer to learn from it."""
-        chosen = candidate(asked, near)
+        heard = together(near)
+        chosen = candidate(asked, heard)
         if chosen is None:
             self._budget.admits(0.0)
             return None
-        found = evidence(asked, near, chosen, entries)
+        found = evidence(asked, heard, chosen, entries)
         sure = self._verifier.sure(found)
         serve = self._budget.admits(sure)
         if serve and self._rng() >= self._shadow_rate:
@@ -96,11 +104,13 @@ class Budget:
             return Choice(neighbour=near[chosen], sure=sure)
         if serve:
             refused("shadow")
-        self._waiting.put(exact, (found, near[chosen].says, 1 / self._shadow_rate if serve else 1.0))
+        same = tuple(one.says for one, group in zip(near, heard, strict=True) if group.says == heard[chosen].says)
+        self._waiting.put(exact, _Waiting(found=found, same=same, weight=1 / self._shadow_rate if serve else 1.0))
         return None
 
     def judge(self, asked: str, near: Sequence[Neighbour], entries: int) -> Judgement:
         """Say what `choose` would make of *near*; chance, by which some hits are checked, is left out."""
+        near = together(near)
         chosen = candidate(asked, near)
         found = None if chosen is None else evidence(asked, near, chosen, entries)
         return Judgement(
@@ -116,8 +126,11 @@ class Budget:
         waiting = self._waiting.pop(exact)
         if waiting is None:
             return None
-        found, said, weight = waiting
-        return self._verifier.to_dict() if self._verifier.learn(found, right=said == says, weight=weight) else None
+        right = not waiting.names.isdisjoint(names(says))
+        prose = is_prose(says) or any(map(is_prose, waiting.same))
+        seen = 1 - MISSED * FURTHER ** (len(waiting.same) - 1) if prose else 1.0
+        moved = self._verifier.learn(waiting.found, right=right, weight=waiting.weight, seen=seen)
+        return self._verifier.to_dict() if moved else None
 
     def judged(self, exact: str, *, right: bool) -> dict[str, Any] | None:
         """Learn from what the application says of a hit; return the state if it has moved."""
@@ -125,6 +138,20 @@ class Budget:
         if found is None:
             return None
         return self._verifier.to_dict() if self._verifier.learn(found, right=right) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    """A candidate about which the model's answer will tell."""
+
+    found: Evidence
+    same: tuple[int, ...]
+    """Numbers of the neighbours that say the same as the candidate, and its own."""
+    weight: float
+
+    @property
+    def names(self) -> frozenset[int]:
+        return frozenset(name for says in self.same for name in names(says))
 
 
 def _considered(asked: str, near: Sequence[Neighbour], guards: Sequence[Guard]) -> tuple[Considered, ...]:

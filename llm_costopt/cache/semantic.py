@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llm_costopt.cache import ttl as freshness
-from llm_costopt.cache.agree import agree, number
+from llm_costopt.cache.agree import agree, is_prose, joined, names, number
 from llm_costopt.cache.breaker import CircuitOpenError
 from llm_costopt.cache.economy import Economy
 from llm_costopt.cache.embed import Embedder, Vector, WordLlamaEmbedder, unit
@@ -27,7 +27,7 @@ from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
-from llm_costopt.cache.verify import FLOOR, NEIGHBOURS
+from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
 from llm_costopt.faults import fault
 from llm_costopt.recent import Recent
 from llm_costopt.types import Answer, CacheKind, Question
@@ -449,18 +449,22 @@ class SemanticCache:
         return True
 
     def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
-        """Find the number of the neighbours that say the same as *answer*, or make one of its words."""
+        """Make a number of the words of *answer*, or of what the neighbours have that say the same."""
         own = number(answer)
         if self._threshold is not None or vector is None:
             return own
         with self.failsafe("comparison"):  # an answer may be stored though nothing can be searched
             near = [one for one in self._near(key, vector).neighbours if one.similarity >= FLOOR]
-            if all(one.says != own for one in near):
-                for one in near:
-                    stored = self._store.by_id(one.entry)
-                    if stored and agree(answer, stored.answer):
-                        return one.says
+            return joined(own, [one.says for one in near if self._agrees(own, answer, one)])
         return own
+
+    def _agrees(self, own: int, answer: str, near: Neighbour) -> bool:
+        if not set(names(own)).isdisjoint(names(near.says)):
+            return True
+        if not (is_prose(own) and is_prose(near.says)):
+            return False  # short answers are the same or not, which their names tell
+        stored = self._store.by_id(near.entry)
+        return stored is not None and agree(answer, stored.answer)
 
     def _vector(self, text: str, given: Vector | None) -> Vector | None:
         if given is None and (known := self._vectors.get(text)) is not None:

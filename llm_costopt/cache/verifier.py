@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,11 @@ MEMORY = 0.98
 """What a batch leaves of the certainty before it, so that some 1,600 labels count and traffic may change."""
 
 
+Label: TypeAlias = tuple[Evidence, bool, float, float]
+"""Standardised evidence, whether the answers were seen to say the same, what it weighs, and the share of right
+candidates where this is seen."""
+
+
 class Verifier:
     """A logistic model with a Gaussian belief about its weights, which each batch of labels sharpens.
 
@@ -35,7 +40,7 @@ class Verifier:
             state = shipped
         self._mean, self._scale = np.array(shipped["mean"]), np.array(shipped["scale"])
         self._lock = threading.Lock()
-        self._labels: list[tuple[Evidence, float, float]] = []
+        self._labels: list[Label] = []
         self._believe(np.array(state["weights"]), np.array(state["precision"]))
 
     def sure(self, found: Evidence, *, caution: float = CAUTION) -> float:
@@ -43,10 +48,13 @@ class Verifier:
         log_odds, *deviations = (self._forms @ ((found - self._mean) / self._scale)).tolist()
         return _sigmoid(log_odds - caution * math.hypot(*deviations))
 
-    def learn(self, found: Evidence, *, right: bool, weight: float = 1.0) -> bool:
-        """Take in one label; tell whether the weights have moved, so that the state may be kept."""
+    def learn(self, found: Evidence, *, right: bool, weight: float = 1.0, seen: float = 1.0) -> bool:
+        """Take in one label; tell whether the weights have moved, so that the state may be kept.
+
+        *seen* is the share of right candidates that are seen to be right: the smaller, the less "wrong" means.
+        """
         with self._lock:
-            self._labels.append(((found - self._mean) / self._scale, float(right), weight))
+            self._labels.append(((found - self._mean) / self._scale, right, weight, seen))
             if len(self._labels) < BATCH:
                 return False
             labels, self._labels = self._labels, []
@@ -64,22 +72,28 @@ class Verifier:
 
 
 def fit(
-    prior: NDArray[np.float64], precision: NDArray[np.float64], labels: Sequence[tuple[Evidence, float, float]]
+    prior: NDArray[np.float64], precision: NDArray[np.float64], labels: Sequence[Label]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the most probable weights given *labels* and the prior, by Newton's method with a line search."""
-    x = np.array([z for z, _, _ in labels])
-    y, weight = np.array([r for _, r, _ in labels]), np.array([w for _, _, w in labels])
+    """Find the most probable weights given *labels* and the prior, by Fisher scoring with a line search.
+
+    A candidate that is right with probability p is seen to be right with probability *seen* times p.
+    """
+    x, right = np.array([label[0] for label in labels]), np.array([label[1] for label in labels])
+    weight, seen = np.array([label[2] for label in labels]), np.array([label[3] for label in labels])
 
     def loss(weights: NDArray[np.float64]) -> float:
-        u, off = x @ weights, weights - prior
-        return float((weight * (np.logaddexp(0, u) - y * u)).sum() + 0.5 * off @ precision @ off)
+        p, off = _sigmoids(x @ weights), weights - prior
+        return float(-(weight * np.log(np.where(right, p, 1 - seen * p))).sum() + 0.5 * off @ precision @ off)
+
+    def information(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        each = weight * seen * p * (1 - p) ** 2 / (1 - seen * p)
+        return np.asarray((x * each[:, None]).T @ x + precision)
 
     weights, current = prior, loss(prior)
     for _ in range(25):
         p = _sigmoids(x @ weights)
-        gradient = x.T @ (weight * (p - y)) + precision @ (weights - prior)
-        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x + precision
-        step = np.linalg.solve(hessian, gradient)
+        slope = np.where(right, p - 1, seen * p * (1 - p) / (1 - seen * p))
+        step = np.linalg.solve(information(p), x.T @ (weight * slope) + precision @ (weights - prior))
         size = 1.0
         while size > 1e-3 and loss(weights - size * step) > current:
             size /= 2
@@ -87,8 +101,7 @@ def fit(
         previous, current = current, loss(weights)
         if previous - current <= 1e-7 * abs(previous) + 1e-9:
             break
-    p = _sigmoids(x @ weights)
-    return weights, (x * (weight * p * (1 - p))[:, None]).T @ x + precision
+    return weights, information(_sigmoids(x @ weights))
 
 
 def _sigmoid(x: float) -> float:

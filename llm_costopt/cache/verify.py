@@ -7,12 +7,13 @@ Similarity alone never decides. What a cache knows and a pair of questions does 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_costopt.cache.agree import names
 from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, asks, dates, order, persons, refusal
 from llm_costopt.cache.reading import Sketch, sketch
 
@@ -69,7 +70,23 @@ class Neighbour:
     text: str
     """The stored question."""
     says: int
-    """Entries with the same number have answers that say the same."""
+    """Entries with the same number have answers that say the same; so have those whose `agree.names` overlap."""
+
+
+def together(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
+    """Give those the same number whose answers say the same, be it by way of a third one among *neighbours*."""
+    leads: dict[int, int] = {}
+
+    def lead(name: int) -> int:
+        while (further := leads.setdefault(name, name)) != name:
+            name = further
+        return name
+
+    for near in neighbours:
+        first, *others = names(near.says) or (0,)
+        for name in others:
+            leads[lead(name)] = lead(first)
+    return [replace(near, says=lead((names(near.says) or (0,))[0])) for near in neighbours]
 
 
 def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:

@@ -61,4 +61,4 @@ def test_equal_answers_share_a_number() -> None:
 
 def test_a_number_is_the_same_in_every_process() -> None:
     """What one process stored, another one recognises."""
-    assert number("yes") == 3777499839815098020
+    assert number("yes") == 1045233
