@@ -73,6 +73,13 @@ def names(says: int) -> tuple[int, ...]:
     return tuple(name for name in parts if name)
 
 
+def known(one: int, other: int) -> bool | None:
+    """Tell from two numbers whether the answers say the same; None if `agree` must compare the words of prose."""
+    if not set(names(one)).isdisjoint(names(other)):
+        return True
+    return None if is_prose(one) and is_prose(other) else False
+
+
 def is_prose(says: int) -> bool:
     """Tell whether an answer of this number could be worded in many ways."""
     return says & _PROSE != 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from llm_costopt.cache import ttl as freshness
-from llm_costopt.cache.agree import agree, is_prose, joined, names, number
+from llm_costopt.cache.agree import agree, joined, known, number
 from llm_costopt.cache.breaker import CircuitOpenError
 from llm_costopt.cache.economy import Economy
 from llm_costopt.cache.embed import Embedder, Vector, WordLlamaEmbedder, unit
@@ -459,10 +459,8 @@ class SemanticCache:
         return own
 
     def _agrees(self, own: int, answer: str, near: Neighbour) -> bool:
-        if not set(names(own)).isdisjoint(names(near.says)):
-            return True
-        if not (is_prose(own) and is_prose(near.says)):
-            return False  # short answers are the same or not, which their names tell
+        if (same := known(own, near.says)) is not None:
+            return same
         stored = self._store.by_id(near.entry)
         return stored is not None and agree(answer, stored.answer)
 

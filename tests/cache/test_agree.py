@@ -2,7 +2,7 @@
 
 import pytest
 
-from llm_costopt.cache.agree import agree, number
+from llm_costopt.cache.agree import NAMES, agree, joined, known, names, number
 
 SAME = [
     ("card_arrival", "Card arrival."),
@@ -62,3 +62,35 @@ def test_equal_answers_share_a_number() -> None:
 def test_a_number_is_the_same_in_every_process() -> None:
     """What one process stored, another one recognises."""
     assert number("yes") == 1045233
+
+
+SENTENCES = [f"Open the settings, choose entry {n} and confirm it." for n in range(NAMES + 1)]
+
+
+def test_who_agrees_joins_all_the_groups_it_agrees_with() -> None:
+    """An answer that says the same as two others has a name in common with both, which have none in common."""
+    own, one, other = map(number, SENTENCES[:3])
+    both = joined(own, [one, other])
+
+    assert known(both, one)
+    assert known(both, other)
+    assert known(one, other) is None
+    assert joined(own, []) == own
+
+
+def test_the_groups_that_most_agree_with_are_kept() -> None:
+    """Of more groups than there is room for, the one that fewest speak for is left out, and the number stays in its range."""
+    numbers = [number(text) for text in SENTENCES]
+    rare, *frequent = (names(one)[0] for one in numbers)
+    kept = joined(numbers[0], [*numbers, *numbers[1:]])
+
+    assert set(names(kept)) == set(frequent)
+    assert rare not in names(kept)
+    assert 0 <= kept < 2**62
+
+
+def test_only_prose_must_be_compared() -> None:
+    """Two short answers, or a short one and a sentence, say the same or not by their numbers alone."""
+    assert known(number("yes"), number("Yes.")) is True
+    assert known(number("yes"), number("no")) is False
+    assert known(number("yes"), number(SENTENCES[0])) is False

@@ -1,5 +1,9 @@
 """What a checked hit weighs."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llm_costopt.cache.agree import joined, number
 from llm_costopt.cache.policy import Budget
 from llm_costopt.cache.verifier import BATCH, Verifier
 from llm_costopt.cache.verify import Neighbour, evidence
@@ -9,20 +13,20 @@ ASKED = "how do i reset my password"
 NEAR = [Neighbour(entry=str(1), similarity=0.95, text="how can I reset my password?", says=1)] * 8
 
 
-def sure_after_wrong_checks(shadow_rate: float) -> float:
-    """Let a batch of would-be hits be checked, all found wrong, and say how sure such a hit is then."""
+def sure_after_checks(shadow_rate: float = 0.05, says: int = 2, near: Sequence[Neighbour] = NEAR) -> float:
+    """Let a batch of would-be hits be checked, all with answers of one number, and say how sure such a hit is then."""
     budget = Budget(0.4, shadow_rate, None, rng=lambda: 0.0)
     state = None
     for n in range(BATCH):
-        assert budget.choose(str(n), ASKED, NEAR, 100, lambda _: None) is None
-        state = budget.answered(str(n), says=2)
+        assert budget.choose(str(n), ASKED, near, 100, lambda _: None) is None
+        state = budget.answered(str(n), says=says)
     assert state
     return Verifier(state).sure(evidence(ASKED, NEAR, 0, 100))
 
 
 def test_a_check_counts_for_all_hits_that_were_not_checked() -> None:
     """The same wrong checks move the belief further the rarer checks are."""
-    assert sure_after_wrong_checks(0.05) < sure_after_wrong_checks(0.5) < sure_after_wrong_checks(1.0)
+    assert sure_after_checks(0.05) < sure_after_checks(0.5) < sure_after_checks(1.0)
 
 
 def test_requests_whose_answers_never_come_are_forgotten() -> None:
@@ -35,3 +39,27 @@ def test_requests_whose_answers_never_come_are_forgotten() -> None:
 
     assert not any(forgotten)
     assert any(remembered)
+
+
+PROSE, OTHER = (
+    number("Open the settings and choose Password there."),
+    number("You find it in the profile, under Security."),
+)
+
+
+def test_prose_that_is_not_seen_to_agree_says_little() -> None:
+    """Other words speak less against a candidate than another label does, and the less the fewer there are to compare with."""
+    many = [replace(one, says=PROSE) for one in NEAR]
+    few = [*many[:2], *[replace(one, similarity=0.2, says=n) for n, one in enumerate(NEAR[2:], 1)]]
+
+    assert sure_after_checks() < sure_after_checks(says=OTHER, near=many) < sure_after_checks(says=PROSE, near=many)
+    assert sure_after_checks(says=OTHER, near=few) > sure_after_checks(
+        says=2, near=[replace(n, says=n.says & 1) for n in few]
+    )
+
+
+def test_an_answer_in_the_candidates_group_is_right() -> None:
+    """Whoever agrees with any neighbour that says the same as the candidate speaks for it, whatever the nearest says."""
+    linked = [NEAR[0], replace(NEAR[0], similarity=0.9, says=joined(9, [1, 5]))] * 4
+
+    assert sure_after_checks(says=5, near=linked) > sure_after_checks(says=2, near=linked)

@@ -6,9 +6,10 @@ import random
 import numpy as np
 import pytest
 
+from llm_costopt.cache.agree import joined
 from llm_costopt.cache.budget import ErrorBudget
 from llm_costopt.cache.verifier import BATCH, Verifier
-from llm_costopt.cache.verify import FEATURES, Neighbour, candidate, evidence
+from llm_costopt.cache.verify import FEATURES, Neighbour, candidate, evidence, together
 
 ASKED = "how do i reset my password"
 
@@ -134,3 +135,27 @@ def test_nothing_is_served_that_is_more_likely_wrong() -> None:
     budget = ErrorBudget(0.4)
 
     assert not any(budget.admits(sure) for sure in [0.45, 0.0] * 200)
+
+
+def test_a_third_answer_brings_two_together() -> None:
+    """Neighbours whose answers were not seen to say the same count as one group if another one's says the same as both."""
+    apart = [near(0.9, 1), near(0.8, 2), near(0.7, 3), near(0.6, 4)]
+    linked = [*apart, near(0.5, joined(9, [2, 3])), near(0.4, joined(9, [1, 3]))]
+
+    assert len({one.says for one in together(apart)}) == 4
+    first, second, third, other, *links = (one.says for one in together(linked))
+    assert {first, second, third, *links} == {first}
+    assert other != first
+
+
+def test_a_missed_agreement_counts_for_less_the_oftener_it_is_missed() -> None:
+    """Where right candidates are seldom seen to be right, "wrong" lowers the belief less."""
+    found = evidence(ASKED, [near(0.9)] * 8, 0, 100)
+
+    def after(seen: float) -> float:
+        verifier = Verifier()
+        for _ in range(20 * BATCH):
+            verifier.learn(found, right=False, seen=seen)
+        return verifier.sure(found)
+
+    assert after(1.0) < after(0.5) < Verifier().sure(found)
