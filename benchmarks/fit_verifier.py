@@ -4,21 +4,17 @@
 
 A line of a stream is `{"text": …, "same_as": …}` in order of arrival. Only give data that may ship: the shipped
 file was fitted on halves of CLINC150 (CC BY 3.0) and BANKING77 (CC BY 4.0), and on the package's own request log.
-Each stream is replayed in several orders with scopes that start empty, so that the evidence of few entries is learned too,
-once with labels as answers and once with the sentences of `free_text.py`, which are seldom seen to say the same.
+Each stream is replayed in several orders with scopes that start empty, so that the evidence of few entries is learned too.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from free_text import answer
 
 from llm_costopt.cache import verifier, verify
-from llm_costopt.cache.agree import agree, joined, known, number
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder, unit
 from llm_costopt.demo.log import read_log
 
@@ -36,16 +32,6 @@ From one half to the other the weights of 33,000 examples transfer nearly withou
 Stream = Sequence[tuple[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A question that was answered."""
-
-    text: str
-    same_as: str
-    answer: str
-    says: int
-
-
 def streams(paths: Sequence[Path]) -> Iterator[Stream]:
     """Read the files, and the package's own log: one stream for each of its system prompts."""
     for path in paths:
@@ -58,49 +44,36 @@ def streams(paths: Sequence[Path]) -> Iterator[Stream]:
     yield from scopes.values()
 
 
-def examples(stream: Stream, seed: int, *, prose: bool) -> Iterator[tuple[verify.Evidence, bool]]:
-    """Replay *stream* in a random order and describe the candidate of each request, with what was right.
-
-    The answers are *prose*, or the labels.
-    """
+def examples(stream: Stream, seed: int) -> Iterator[tuple[verify.Evidence, bool]]:
+    """Replay *stream* in a random order and describe the candidate of each request, with what was right."""
     embedder, rng = WordLlamaEmbedder(), np.random.default_rng(seed)
     rows = [(text, same_as, vector) for text, same_as in stream if (vector := unit(embedder.embed(text))) is not None]
     order = [rows[n] for n in rng.permutation(len(rows))]
     done = 0
     for size in SCOPES:
         scope, done = order[done : done + size], done + size
-        stored: list[Stored] = []
+        stored: list[tuple[str, str]] = []
         vectors = np.empty((len(scope), rows[0][2].size), dtype=np.float32)
         for text, same_as, vector in scope:
             near = neighbours(stored, vectors[: len(stored)] @ vector)
-            heard = verify.together(near)
-            chosen = verify.candidate(text, heard)
+            chosen = verify.candidate(text, near)
             if chosen is not None:
-                right = stored[int(near[chosen].entry)].same_as == same_as
-                yield verify.evidence(text, heard, chosen, len(stored)), right
+                right = stored[near[chosen].entry][1] == same_as
+                yield verify.evidence(text, near, chosen, len(stored)), right
                 if right and near[chosen].similarity > 0.7 and rng.random() < 0.6:
                     continue  # as if it had been served, and so not stored
             vectors[len(stored)] = vector
-            said = answer(same_as, int(rng.integers(10**9))) if prose else same_as
-            stored.append(Stored(text, same_as, said, says(said, near, stored)))
+            stored.append((text, same_as))
 
 
-def neighbours(stored: Sequence[Stored], similar: Vector) -> list[verify.Neighbour]:
+def neighbours(stored: Sequence[tuple[str, str]], similar: Vector) -> list[verify.Neighbour]:
     """List the nearest of what is *stored*, given how *similar* each is."""
+    best = np.argsort(-similar)[: verify.NEIGHBOURS]
+    says = {same_as: n for n, same_as in enumerate(dict.fromkeys(stored[n][1] for n in best))}
     return [
-        verify.Neighbour(entry=str(n), similarity=float(similar[n]), text=stored[n].text, says=stored[n].says)
-        for n in np.argsort(-similar)[: verify.NEIGHBOURS]
+        verify.Neighbour(entry=int(n), similarity=float(similar[n]), text=stored[n][0], says=says[stored[n][1]])
+        for n in best
     ]
-
-
-def says(said: str, near: Sequence[verify.Neighbour], stored: Sequence[Stored]) -> int:
-    """Number an answer as the cache does."""
-    own, agreeing = number(said), []
-    for one in near:
-        same = one.similarity >= verify.FLOOR and known(own, one.says)
-        if agree(said, stored[int(one.entry)].answer) if same is None else same:
-            agreeing.append(one.says)
-    return joined(own, agreeing)
 
 
 def main() -> None:
@@ -109,13 +82,7 @@ def main() -> None:
     parser.add_argument("streams", nargs="+", type=Path)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
-    found = [
-        example
-        for stream in streams(options.streams)
-        for prose in (False, True)
-        for seed in range(2)
-        for example in examples(stream, seed, prose=prose)
-    ]
+    found = [e for stream in streams(options.streams) for seed in range(2) for e in examples(stream, seed)]
     x, y = np.array([e for e, _ in found]), [right for _, right in found]
     mean, scale = x.mean(axis=0), x.std(axis=0) + 1e-6
     mean[-1], scale[-1] = 0.0, 1.0
