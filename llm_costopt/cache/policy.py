@@ -17,7 +17,11 @@ MISSED = 0.5
 """Share of the answers in free text that say the same as another one without being seen to: see `agree.CLOSE`."""
 
 FURTHER = 0.8
-"""What each further answer that says the same as that one leaves of this share."""
+"""What each further answer that says the same as that one leaves of this share.
+
+Measured on two streams with answers in free text, of which 50 % agree: of right candidates 62 to 69 % are seen to be
+right with three such answers and 85 to 93 % with eight; this makes it 68 % and 90 %. Too small a value costs hits, too
+large a one errors: with 0.87 4 to 5 % more of the requests hit, and 0.2 % more are answered wrongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
