@@ -8,8 +8,12 @@ from dataclasses import dataclass
 TRIAL = 500
 """Lookups by meaning that an endpoint is judged by."""
 
+FIRST_PAUSE = 500
+"""Lookups for which it is left off the first time: an empty cache hits rarely at first, whatever it will do later.
+Requests of a stream with answers in free text, of which 55 % hit in the end, hit with 11 to 19 % among the first 600."""
+
 PAUSE = 4500
-"""Lookups for which it is then left off, so that one in ten is a trial."""
+"""Lookups for which it is left off at most, each time twice as many, so that in the end one in ten is a trial."""
 
 ENDPOINTS = 10_000
 """Endpoints that are remembered; a forgotten one begins anew."""
@@ -20,6 +24,7 @@ class _Account:
     asked: int = 0
     hit: int = 0
     pause: int = 0
+    next_pause: int = FIRST_PAUSE
     spent: float = 0.0
     answered: int = 0
     waited: float = 0.0
@@ -30,7 +35,7 @@ class _Account:
 
 
 class Economy:
-    """Leave an endpoint off for `PAUSE` lookups when fewer than *min_hit_rate* of `TRIAL` lookups hit, then try again.
+    """Leave an endpoint off for some lookups when fewer than *min_hit_rate* of `TRIAL` lookups hit, then try again.
 
     Args:
         min_hit_rate: a share of the lookups by meaning, 0 to leave nothing off; None for break-even, where the hits
@@ -68,7 +73,8 @@ class Economy:
             if account.asked >= TRIAL:
                 rate = self._min_hit_rate
                 pays = account.breaks_even() if rate is None else account.hit >= rate * account.asked
-                account.pause = 0 if pays else PAUSE
+                account.pause = 0 if pays else account.next_pause
+                account.next_pause = FIRST_PAUSE if pays else min(2 * account.next_pause, PAUSE)
                 account.asked, account.hit, account.spent = 0, 0, 0.0
             if len(self._accounts) > ENDPOINTS:
                 self._accounts.popitem(last=False)
