@@ -7,11 +7,19 @@ from llm_costopt._lazy import attach
 if TYPE_CHECKING:
     from langchain_costopt.batch import BatchingCallbackHandler
     from langchain_costopt.cache import SemanticCache
+    from langchain_costopt.middleware import RouterMiddleware
     from langchain_costopt.monitor import CostCallbackHandler
     from langchain_costopt.router import RouterChatModel
     from llm_costopt.cache.scope import cache_scope
 
-__all__ = ["BatchingCallbackHandler", "CostCallbackHandler", "RouterChatModel", "SemanticCache", "cache_scope"]
+__all__ = [
+    "BatchingCallbackHandler",
+    "CostCallbackHandler",
+    "RouterChatModel",
+    "RouterMiddleware",
+    "SemanticCache",
+    "cache_scope",
+]
 
 __getattr__ = attach(
     __name__,
@@ -19,10 +27,11 @@ __getattr__ = attach(
         "BatchingCallbackHandler": "langchain_costopt.batch",
         "CostCallbackHandler": "langchain_costopt.monitor",
         "RouterChatModel": "langchain_costopt.router",
+        "RouterMiddleware": "langchain_costopt.middleware",
         "SemanticCache": "langchain_costopt.cache",
         "cache_scope": "llm_costopt.cache.scope",
     },
-    needs={"langchain_core": "langchain", "langchain_openai": "langchain"},
+    needs={"langchain_core": "langchain", "langchain_openai": "langchain", "langchain": "agents"},
 )
 
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -121,12 +121,26 @@ class Route:
     def _unusable(self, question: Question) -> dict[int, str]:
         """Find the tiers that lack what the request needs, or have just failed; the last one has none to stand in."""
         tiers = self.router.tiers
+        stays = dict.fromkeys(range(self._begun()), "a tool loop stays on its tier")
         cooling = {tier: why for tier, why in self.router.cooling().items() if tier < len(tiers) - 1}
-        if len(tiers) == 1 and not cooling:
+        if len(tiers) == 1:
             return {}
         needs = needs_of(question, max_tokens=self.max_tokens)
         missing = {n: why for n, tier in enumerate(tiers) if (why := lacks(tier.profile or {}, needs))}
-        return {**cooling, **missing}
+        return {**stays, **cooling, **missing}
+
+    def _begun(self) -> int:
+        """Find the tier that made the tool calls which this request answers: 0 if there are none.
+
+        An agent that flipped in the middle of its loop would lose the provider's prompt cache, and the thread.
+        """
+        names = {self.router.tier_name(tier): tier for tier in range(len(self.router.tiers))}
+        for message in reversed(self.messages):
+            if isinstance(message, AIMessage) and message.tool_calls:
+                return names.get(message.response_metadata.get(MARK, {}).get("tier"), 0)
+            if not isinstance(message, ToolMessage):
+                return 0
+        return 0
 
     def _noted(self, outcome: Outcome[Any]) -> Outcome[Any]:
         """Let tiers that failed cool down, and remember what feedback may be about."""

@@ -108,6 +108,7 @@ def test_public_names() -> None:
         "BatchingCallbackHandler",
         "CostCallbackHandler",
         "RouterChatModel",
+        "RouterMiddleware",
         "SemanticCache",
         "cache_scope",
     ]

@@ -44,7 +44,7 @@ from openai import LengthFinishReasonError
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
 
-from langchain_costopt import RouterChatModel
+from langchain_costopt import RouterChatModel, RouterMiddleware
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.learned import LearnedRules, learn_rules
 from llm_costopt.router.value import Example
@@ -1079,8 +1079,8 @@ def test_an_agent_with_tools(call: Any) -> None:
 def test_an_agent_whose_cheap_model_calls_a_wrong_tool(call: Any) -> None:
     """An agent never sees a tool call that could not run."""
     router = RouterChatModel(
-        cheap=cheap(calling("sum", {"x": [1, 2]}), "One and two make three."),
-        strong=strong(calling("add", {"a": 1, "b": 2})),
+        cheap=cheap(calling("sum", {"x": [1, 2]})),
+        strong=strong(calling("add", {"a": 1, "b": 2}), "One and two make three."),
     )
     messages = call(create_agent(router, tools=[add]), asking("Please sum up one and two"))["messages"]
 
@@ -1487,3 +1487,31 @@ def test_feedback_teaches_the_router() -> None:
     assert not other.feedback(other.invoke(MEDIUM).response_metadata["llm_costopt"]["attempts"][0]["id"], 1.0)
     with pytest.raises(ValueError, match="score"):
         router.feedback(attempts[0]["id"], 7)
+
+
+@each_colour
+def test_a_tool_loop_stays_on_its_tier(call: Any) -> None:
+    """The answer to a tool's result comes from the tier that called the tool, not from a cheaper one."""
+    first, best = cheap(UNSURE, SURE), strong(calling("add", {"a": 1, "b": 2}), BEST)
+    agent = create_agent(RouterChatModel(tiers=[first, best]), tools=[add])
+    messages = call(agent, asking(MEDIUM))["messages"]
+
+    assert [m.response_metadata["llm_costopt"]["tier"] for m in messages if m.type == "ai"] == ["strong", "strong"]
+    assert messages[-1].text == BEST
+    assert len(first.seen) == 1
+    assert "stays" in messages[-1].response_metadata["llm_costopt"]["skipped"]["cheap"]
+
+
+@each_colour
+def test_the_router_as_middleware(call: Any) -> None:
+    """An agent whose model is strong asks the cheaper one first, tools and all; one router serves all its calls."""
+    first, best = cheap(calling("add", {"a": 1, "b": 2}), "One and two make three."), strong()
+    middleware = RouterMiddleware(first)
+    agent = create_agent(best, tools=[add], middleware=[middleware])
+    messages = call(agent, asking("Please sum up one and two"))["messages"]
+
+    assert [m.response_metadata["llm_costopt"]["tier"] for m in messages if m.type == "ai"] == ["cheap", "cheap"]
+    assert (messages[-1].text, best.seen) == ("One and two make three.", [])
+    assert middleware.router(best) is middleware.router(best)
+    with pytest.raises(ValueError, match="RouterMiddleware"):
+        RouterMiddleware()
