@@ -19,6 +19,14 @@ _alive: "weakref.WeakSet[Database]" = weakref.WeakSet()
 _held: "list[Database]" = []
 
 
+_TRIES = 5
+"""How often to open a file that others are just making: seen was one failure in 900 openings at once."""
+
+
+class _GoneError(sqlite3.OperationalError):
+    """A file that SQLite was to delete was deleted by another process."""
+
+
 class UnusableFileError(ValueError):
     """The file is damaged, or of another version."""
 
@@ -94,7 +102,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         try:
-            self._db = self._open()
+            self._db = self._open_again()
         except (OSError, sqlite3.OperationalError) as problem:  # locked, not readable, disk full: the file may be sound
             raise ValueError(
                 f"cannot open the {self._what} {str(self._path)!r}: {problem}; give a file of its own in a folder that "
@@ -106,6 +114,13 @@ class Database:
             ) from problem
         self.opened += 1
         return self._db
+
+    def _open_again(self) -> sqlite3.Connection:
+        for _ in range(_TRIES):
+            # Of two processes that find a new file and the leftover of an old one at once, both delete the leftover.
+            with suppress(_GoneError):
+                return self._open()
+        return self._open()
 
     def _open(self) -> sqlite3.Connection:
         if self._path is not None:
@@ -122,8 +137,10 @@ class Database:
             db.execute("PRAGMA synchronous = NORMAL")
             if is_new:
                 self._create(db)
-        except BaseException:
+        except BaseException as problem:
             db.close()
+            if getattr(problem, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_DELETE_NOENT:
+                raise _GoneError(str(problem)) from problem
             raise
         return db
 
