@@ -37,7 +37,7 @@ def question(text: str, scope: str = "") -> Question:
 
 def rows(path: Path) -> list[dict[str, Any]]:
     """Read a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def replay(stream: Sequence[dict[str, Any]], max_error: float) -> tuple[int, int, int]:

@@ -35,7 +35,7 @@ Stream = Sequence[tuple[str, str]]
 def streams(paths: Sequence[Path]) -> Iterator[Stream]:
     """Read the files, and the package's own log: one stream for each of its system prompts."""
     for path in paths:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         yield [(row["text"], row["same_as"]) for row in rows]
     scopes: dict[str, list[tuple[str, str]]] = {}
     for row in read_log():

@@ -35,7 +35,7 @@ def share(hits: int, n: int) -> dict[str, Any]:
 def measure(path: Path, threshold: float) -> dict[str, Any]:
     """Count hits over the pairs of one file."""
     embedder = WordLlamaEmbedder()
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     plain: list[bool] = []
     guarded: list[bool] = []
     for row in rows:

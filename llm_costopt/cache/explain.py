@@ -17,8 +17,8 @@ class Considered:
     """Cosine of the two questions."""
     answer: int
     """Which answer it has: candidates with the same number have answers that say the same, numbered from 1."""
-    refused: tuple[str, ...]
-    """The guards that refuse it."""
+    against: tuple[str, ...]
+    """The guards that speak against it. Some are final; what other entries confirm may be served against the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ class Explanation:
         if self.judgement is not None:
             for n, one in enumerate(self.judgement.considered):
                 mark = "→" if n == self.judgement.chosen else " "
-                refused = f"  refused: {', '.join(one.refused)}" if one.refused else ""
-                lines.append(f"  {mark} {one.similarity:.3f}  answer {one.answer}  {one.text!r}{refused}")
+                against = f"  against: {', '.join(one.against)}" if one.against else ""
+                lines.append(f"  {mark} {one.similarity:.3f}  answer {one.answer}  {one.text!r}{against}")
             lines += [f"    {value:8.3f}  {name}" for name, value in self.judgement.evidence.items()]
         return "\n".join(lines)
 
@@ -78,7 +78,7 @@ def decision(judgement: Judgement) -> str:
         return "a miss: nothing is stored in this scope"
     nearest = judgement.considered[0]
     if judgement.chosen is None:
-        reasons = ", ".join(nearest.refused)
+        reasons = ", ".join(nearest.against)
         return f"a miss: the nearest is refused ({reasons})" if reasons else "a miss: nothing stored is near enough"
     chosen = judgement.considered[judgement.chosen]
     measure, value = (

@@ -105,8 +105,8 @@ class LocalStore:
     def clear(self) -> None:
         """Delete all entries of this namespace, and what was parted."""
         self._rows.clear()
-        for entry in list(self._facts):
-            self._forget(entry)
+        self._index.clear()
+        self._facts.clear()
         self._parted.clear()
 
     def count(self) -> int:

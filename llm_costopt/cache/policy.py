@@ -60,7 +60,7 @@ class Threshold:
         """Say what `choose` would make of *near*."""
         del entries
         considered = _considered(asked, near, self._guards)
-        fit = (n for n, one in enumerate(considered) if not one.refused and one.similarity >= self._threshold)
+        fit = (n for n, one in enumerate(considered) if not one.against and one.similarity >= self._threshold)
         return Judgement(considered=considered, chosen=next(fit, None), sure=None, bar=self._threshold, evidence={})
 
     def answered(self, exact: str, says: int) -> dict[str, Any] | None:
@@ -171,7 +171,7 @@ def _considered(asked: str, near: Sequence[Neighbour], guards: Sequence[Guard]) 
                 text=one.text,
                 similarity=one.similarity,
                 answer=answers[one.says],
-                refused=tuple(reasons),
+                against=tuple(reasons),
             )
         )
     return tuple(considered)

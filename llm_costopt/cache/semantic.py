@@ -185,7 +185,7 @@ class SemanticCache:
         """
         key = self._key(question)
         hit = self._exact(key) or self._semantic(question, key, None, time.perf_counter())
-        if hit is None and self._flights.wait(key.exact):
+        if hit is None and self._may_be_stored(key) and self._flights.wait(key.exact):
             hit = self._exact(key)
         return self._counted(hit)
 
@@ -199,7 +199,7 @@ class SemanticCache:
             vector = None if text is None else await embed(text)
         if hit is None:
             hit = await asyncio.to_thread(self._semantic, question, key, vector, began)
-        if hit is None and await self._flights.await_(key.exact):
+        if hit is None and self._may_be_stored(key) and await self._flights.await_(key.exact):
             hit = await asyncio.to_thread(self._exact, key)
         return self._counted(hit)
 
@@ -253,6 +253,7 @@ class SemanticCache:
         Returns:
             Whether the hit is known; False for one that was never served here or is long gone.
         """
+        self._after_fork()
         if isinstance(about, Question):
             known = self._served.get(self._key(about).exact)
             about = known.id if known else ""
@@ -363,6 +364,10 @@ class SemanticCache:
         kind = surroundings().kind
         creative = is_creative(key.text) if kind is None else kind == "creative"
         return None if creative or exact_only(question, key.text, self._max_words) else key.text
+
+    def _may_be_stored(self, key: Key) -> bool:
+        """Tell whether waiting for the answer of another caller can be of any use."""
+        return callable(self._ttl) or freshness.seconds_of(self._ttl, self._kind(key)) != 0
 
     def _kind(self, key: Key) -> str:
         return surroundings().kind or kind_of(key.text)

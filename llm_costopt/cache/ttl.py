@@ -84,13 +84,17 @@ def fresh_for(
     """
     if callable(ttl):
         return ttl(question, answer)
-    if isinstance(ttl, Mapping):
-        seconds = {**KINDS, **ttl}[kind]
-    elif kind in BRIEF:
-        seconds = KINDS[kind] if ttl is None else min(ttl, KINDS[kind])
-    else:
-        seconds = ttl
+    seconds = seconds_of(ttl, kind)
     return None if seconds is None else seconds * (1 - JITTER * rng())
+
+
+def seconds_of(ttl: float | Mapping[str, float | None] | None, kind: str) -> float | None:
+    """Look up for how many seconds answers of *kind* stay fresh: None for ever, 0 if they are not stored."""
+    if isinstance(ttl, Mapping):
+        return {**KINDS, **ttl}[kind]
+    if kind in BRIEF:
+        return KINDS[kind] if ttl is None else min(ttl, KINDS[kind])
+    return ttl
 
 
 def checked(ttl: TTL) -> TTL:

@@ -58,7 +58,7 @@ def test_candidates_and_evidence_are_shown(cache: SemanticCache) -> None:
     assert explained.judgement is not None
     three = next(c for c in explained.judgement.considered if "3 cups" in c.text)
 
-    assert "numbers" in three.refused
+    assert "numbers" in three.against
     assert "3 cups" in str(explained)
     assert "numbers" in str(explained)
     assert json.loads(json.dumps(explained.to_dict()))["text"] == "How do I cook 5 cups of rice?"

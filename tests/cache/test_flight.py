@@ -111,6 +111,26 @@ def test_it_can_be_turned_off() -> None:
     cache.close()
 
 
+async def test_nobody_waits_for_what_is_never_stored() -> None:
+    """Of two callers who want a poem the second does not wait for the first one's, which would not be stored."""
+    cache, poem = SemanticCache(single_flight=0.2), ask("Write a poem about rice")
+    leads = asyncio.Event()
+
+    async def lead() -> None:
+        assert await cache.afind(poem) is None
+        leads.set()
+        await asyncio.Event().wait()
+
+    ahead = asyncio.create_task(lead())
+    await leads.wait()
+
+    assert await cache.afind(poem) is None
+    assert await asyncio.to_thread(cache.find, poem) is None
+    assert cache.stats().waited == 0
+    ahead.cancel()
+    cache.close()
+
+
 def test_nobody_waits_for_himself(cache: SemanticCache) -> None:
     """A thread that asks again, as a retry does, is not held up by its own first attempt."""
     assert [cache.find(RICE), cache.find(RICE)] == [None, None]

@@ -120,3 +120,11 @@ def test_a_folder_is_no_log(tmp_path: Path) -> None:
     """A folder instead of a file is reported as such."""
     with pytest.raises(BadLogError, match="folder"):
         read_log(tmp_path)
+
+
+def test_a_line_ends_where_json_says(tmp_path: Path) -> None:
+    """A line separator inside a text, which JSON may hold as it is, does not end the line; a carriage return is no harm."""
+    log = tmp_path / "log.jsonl"
+    log.write_bytes('{"text": "one\u2028two"}\r\n{"text": "three"}\n'.encode())
+
+    assert [row.messages[-1]["content"] for row in read_log(log)] == ["one\u2028two", "three"]
