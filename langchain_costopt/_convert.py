@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, conver
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableBinding
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from llm_costopt.types import Answer, Message, Question, ToolCall
@@ -106,6 +107,15 @@ def llm_string_of(model: Runnable[Any, Any]) -> str:
     if not isinstance(bound, BaseChatModel):
         raise TypeError(f"model is a chat model, with options bound to it or not; got {type(bound).__name__}")
     return bound._get_llm_string(**options)  # noqa: SLF001 - the host's one place for it
+
+
+def openai_tools(tools: Sequence[Any]) -> list[dict[str, Any]] | None:
+    """Write *tools* in OpenAI's form; None if one of them is in a provider's own form, or cannot be written."""
+    try:
+        written = [convert_to_openai_tool(tool) for tool in tools]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return written if all("name" in tool.get("function", {}) for tool in written) else None
 
 
 def messages_of(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:

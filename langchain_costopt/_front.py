@@ -1,18 +1,17 @@
 """A cache in front of a router: looked up before routing, and for streams too, which LangChain's own look-up leaves out."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_costopt._convert import MARK, ROUTER, prompt_of
+from langchain_costopt._convert import MARK, ROUTER, openai_tools, prompt_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +48,10 @@ def front(
     """Find the place of a request in the cache that *model* was given; None if it has none of its own."""
     if not isinstance(model.cache, BaseCache):
         return None
-    try:
-        said = {**options, "tools": [convert_to_openai_tool(tool) for tool in tools]} if tools else options
-    except (KeyError, TypeError, ValueError):  # a tool in a provider's own form
+    written = openai_tools(tools)
+    if written is None:  # nothing may tell such a tool from another one of its name
         return None
+    said = {**options, "tools": written} if tools else options
     llm_string = model._get_llm_string(**said)  # noqa: SLF001 - what the host itself keys a cache by
     return Front(cache=model.cache, prompt=prompt_of(messages), llm_string=llm_string)
 
@@ -90,15 +89,6 @@ class Replay(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,  # noqa: ARG002
     ) -> Iterator[ChatGenerationChunk]:
-        yield ChatGenerationChunk(message=as_chunk(self.message))
-
-    async def _astream(
-        self,
-        messages: list[BaseMessage],  # noqa: ARG002
-        stop: list[str] | None = None,  # noqa: ARG002
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
-    ) -> AsyncIterator[ChatGenerationChunk]:
         yield ChatGenerationChunk(message=as_chunk(self.message))
 
 

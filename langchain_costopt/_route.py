@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_costopt._convert import MARK, answer_of_message, messages_of
+from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
 from langchain_costopt._front import Front, as_chunk
 from llm_costopt.flow import adrive, drive
 from llm_costopt.router.capability import lacks, needs_of
@@ -289,11 +288,8 @@ def _answer(reply: Any) -> Answer:
 
 def _argument_schemas(tools: Sequence[Any]) -> dict[str, Any]:
     """Give each tool's argument schema; nothing if one of them is in a provider's own form."""
-    try:
-        functions = [convert_to_openai_tool(tool)["function"] for tool in tools]
-        return {f["name"]: f.get("parameters") for f in functions}
-    except (KeyError, TypeError, ValueError):
-        return {}
+    functions = [tool["function"] for tool in openai_tools(tools) or ()]
+    return {f["name"]: f.get("parameters") for f in functions}
 
 
 async def _aone(message: AIMessage) -> AsyncIterator[AIMessage]:

@@ -79,6 +79,8 @@ class RouterChatModel(BaseChatModel):
         super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
         self._cool_down = CoolDown(self.cool_down)
         if self.learned is not None:
+            if len(self.tiers) != 2:
+                raise ValueError(f"learned= holds rules for two tiers, cheap and strong; there are {len(self.tiers)}")
             self.complexity, self.confidence = self.learned.complexity, self.learned.confidence
 
     def feedback(self, call: str, score: float) -> bool:
@@ -102,8 +104,9 @@ class RouterChatModel(BaseChatModel):
         return True
 
     def remember(self, call: str, question: Question, tier: int, draft: Answer | None) -> None:
-        """Remember what feedback about *call* would be about."""
-        self._calls.put(call, (question, tier, draft))
+        """Remember what feedback about *call* would be about, if there are rules that learn from it."""
+        if self.learned is not None:
+            self._calls.put(call, (question, tier, draft))
 
     def cooling(self) -> dict[int, str]:
         """Say which tiers have just failed and are left alone for now."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from llm_costopt.router.calibrate import Calibration, calibrate, cheapest, choose, estimate
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.confidence import confidence
-from llm_costopt.router.value import Example, Value, cross_fitted
+from llm_costopt.router.value import Example, Value, cross_fitted, groups_of
 from llm_costopt.types import Answer, Question
 
 BAR = 0.7
@@ -21,7 +21,7 @@ BAR = 0.7
 
 
 class LearnedRules:
-    """The two rules of a router, made from what it learned: give it `complexity=rules.complexity, confidence=rules.confidence`.
+    """The two rules of a router of two tiers, made from what it learned: `RouterChatModel(…, learned=rules)`.
 
     Made by `learn_rules`, or read from the file that `llm-costopt calibrate` writes.
     """
@@ -31,14 +31,9 @@ class LearnedRules:
         self._prices = tuple(prices)
         self._threshold = threshold
         self._drafts = drafts
-        self._fingerprint: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        """Tell these rules from any others, for the key of a cache."""
-        if self._fingerprint is None:
-            self._fingerprint = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
-        return self._fingerprint
+        self.fingerprint = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        """Tells these rules from others in the key of a cache, as they were at first: what was a good answer before some
+        feedback is one after it."""
 
     def complexity(self, question: Question) -> tuple[Level, str]:
         """Say which tier a request goes to: `simple` to the first, `complex` to the last, `medium` to a draft that is judged."""
@@ -63,7 +58,6 @@ class LearnedRules:
     def learn(self, question: Question, score: float, *, tier: int, answer: Answer | None = None) -> None:
         """Learn how good the answer of *tier* was, from 0 to 1; *answer* is the first tier's draft, if there was one."""
         self._value.learn(question, score, tier=tier, answer=answer)
-        self._fingerprint = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values; no text of a request can be read from it."""
@@ -106,14 +100,16 @@ def learn_rules(
 
     Args:
         examples: requests with the scores of each tier, and the first tier's draft where there is one.
-        prices: what a request costs on each tier, from the cheapest to the strongest.
+        prices: what a request costs on the cheap and on the strong tier.
         target_quality: share of the strongest tier's quality to keep, with 95 % confidence; None for none.
         max_strong_share: of the requests that may go to the strongest tier; None for any.
         max_cost_per_request: in the unit of *prices*; None for any.
 
     Raises:
-        ValueError: there are too few examples, or no way to answer keeps to the limits.
+        ValueError: there are too few examples, there are not two tiers, or no way to answer keeps to the limits.
     """
+    if len(prices) != 2:  # the draft that `confidence` judges is the first tier's, and it goes to the last or to nobody
+        raise ValueError(f"rules are learned for two tiers, the cheap one's price first, not for {len(prices)}")
     if len(examples) < 10:
         raise ValueError(f"{len(examples)} outcomes are too few to learn from: at least 10, better 200")
     before, after = cross_fitted(examples, tiers=len(prices))
@@ -125,14 +121,10 @@ def learn_rules(
     }
 
     def at(right: NDArray[np.float64], *, drafts: bool) -> Calibration:
-        return calibrate(right, estimate(right, scores), prices, drafts=drafts, groups=_groups(examples), **limits)
+        return calibrate(right, estimate(right, scores), prices, drafts=drafts, groups=groups_of(examples), **limits)
 
     ways = [at(before, drafts=False), *([] if after is None else [at(after, drafts=True)])]
     found = cheapest(*ways)
     value = Value(tiers=len(prices))
     value.fit(examples)
     return LearnedRules(value, prices=prices, threshold=found.point.threshold, drafts=found.drafts), found
-
-
-def _groups(examples: Sequence[Example]) -> list[str]:
-    return [e.group or f"\0{n}" for n, e in enumerate(examples)]

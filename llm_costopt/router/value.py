@@ -391,7 +391,7 @@ def cross_fitted(
     described = [scout._describe(e.question, e.answer) for e in examples]  # noqa: SLF001 - this module's own
     has_drafts = all(x.after is not None and e.drafted == 0 for x, e in zip(described, examples, strict=True))
     before, after = np.zeros((len(examples), tiers)), np.zeros((len(examples), tiers))
-    fold = _folds([e.group or f"\0{n}" for n, e in enumerate(examples)], folds)
+    fold = _folds(groups_of(examples), folds)
     for k in range(folds):
         value = Value(tiers=tiers, **options)
         for e, x, of in zip(examples, described, fold, strict=True):
@@ -405,6 +405,11 @@ def cross_fitted(
             if has_drafts and x.after is not None:
                 after[n] = [value._after[0, t].probability(x.after) for t in range(tiers)]  # noqa: SLF001
     return before, after if has_drafts else None
+
+
+def groups_of(examples: Sequence[Example]) -> list[str]:
+    """Name the group of each example, one of its own where it has none."""
+    return [e.group or f"\0{n}" for n, e in enumerate(examples)]
 
 
 def _folds(groups: Sequence[str], folds: int) -> NDArray[np.int64]:

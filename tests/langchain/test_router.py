@@ -1487,6 +1487,8 @@ def test_feedback_teaches_the_router() -> None:
     assert not other.feedback(other.invoke(MEDIUM).response_metadata["llm_costopt"]["attempts"][0]["id"], 1.0)
     with pytest.raises(ValueError, match="score"):
         router.feedback(attempts[0]["id"], 7)
+    with pytest.raises(ValueError, match="two tiers"):
+        RouterChatModel(tiers=[first, first, best], learned=rules)
 
 
 @each_colour
