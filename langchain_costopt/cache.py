@@ -47,7 +47,8 @@ class SemanticCache(BaseCache):
         single_flight: seconds that a request waits for the same request of another caller; 0: not at all.
         path: a file that keeps entries across restarts and processes; in memory if not given.
         url: a Redis that keeps them for any number of machines, such as `redis://localhost:6379/0`, instead of *path*.
-        timeout: seconds that one lookup may wait for that Redis; what takes longer is a miss.
+        timeout: seconds that the three replies of a lookup from that Redis may take, a third each; what takes longer is a
+            miss. A new connection may take as much again.
         max_entries: above this, expired and then least recently used entries go.
         max_words: a longer question only ever hits exactly.
         namespace: caches of different namespaces share nothing, even in one file.
