@@ -1,9 +1,10 @@
 """One routed call in LangChain's terms: requests to the tiers' runnables, replies back, the decision as a mark."""
 
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
 from langchain_costopt._front import Front, as_chunk
+from langchain_costopt._usage import usage
 from llm_costopt.flow import adrive, drive
-from llm_costopt.router.capability import lacks, needs_of
-from llm_costopt.router.cascade import Attempt, Call, Outcome, cascade
-from llm_costopt.types import Answer, Question
+from llm_costopt.monitor.prices import Prices
+from llm_costopt.router.cascade import Attempt, Call, Outcome
+from llm_costopt.router.costs import Previous
+from llm_costopt.router.router import Request, Run
+from llm_costopt.types import Answer, Question, Usage
 
 if TYPE_CHECKING:
     from langchain_costopt.router import RouterChatModel
@@ -56,29 +60,37 @@ class Route:
         """Look in the cache, then ask tier after tier, blocking, and return the accepted reply."""
         if self.front and (stored := self.front.find()):
             return stored.invoke(self.messages, self._about(config))
-        outcome = self._noted(drive(self._flow(), lambda call: self._invoke(call, config)))
-        if self.front and (message := _raw(outcome.reply)):
+        run = self.begin(config)
+        outcome = drive(self._flow(run), lambda call: self._invoke(run, call, config))
+        message = _raw(outcome.reply)
+        self._finish(run, outcome, _answer(outcome.reply), message, config)
+        if self.front and message:
             self.front.store(message)
-        return self._marked(outcome)
+        return self._marked(run, outcome)
 
     async def acall(self, _: Any, config: RunnableConfig) -> Any:
         """Look in the cache, then ask tier after tier, awaiting, and return the accepted reply."""
         if self.front and (stored := await self.front.afind()):
             return await stored.ainvoke(self.messages, self._about(config))
-        outcome = self._noted(await adrive(self._flow(), lambda call: self._ainvoke(call, config)))
-        if self.front and (message := _raw(outcome.reply)):
+        run = self.begin(config)
+        outcome = await adrive(self._flow(run), lambda call: self._ainvoke(run, call, config))
+        message = _raw(outcome.reply)
+        self._finish(run, outcome, _answer(outcome.reply), message, config)
+        if self.front and message:
             await self.front.astore(message)
-        return self._marked(outcome)
+        return self._marked(run, outcome)
 
     def stream(self, _: Any, config: RunnableConfig) -> Iterator[AIMessageChunk]:
         """Look in the cache or settle on a tier, then show its chunks."""
         if self.front and (stored := self.front.find()):
             yield from stored.stream(self.messages, self._about(config))
             return
-        outcome = self._noted(drive(self._flow(), lambda call: self._open(call, config)))
-        shown = _Shown(self, outcome)
+        run = self.begin(config)
+        outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
+        shown = _Shown(self, run, outcome)
         for chunk in outcome.reply if shown.streamed else [outcome.reply]:
             yield shown.next(chunk)
+        self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
         if self.front and shown.whole:
             self.front.store(shown.whole)
 
@@ -88,10 +100,12 @@ class Route:
             async for said in stored.astream(self.messages, self._about(config)):
                 yield said
             return
-        outcome = self._noted(await adrive(self._flow(), lambda call: self._aopen(call, config)))
-        shown = _Shown(self, outcome)
+        run = self.begin(config)
+        outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
+        shown = _Shown(self, run, outcome)
         async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
             yield shown.next(chunk)
+        self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
         if self.front and shown.whole:
             await self.front.astore(shown.whole)
 
@@ -105,50 +119,60 @@ class Route:
             tools=_argument_schemas(self.tools),
         )
 
-    def _flow(self) -> Generator[Call, Any, Outcome[Any]]:
-        router, question = self.router, self.question
-        return cascade(
-            question,
-            tiers=len(router.tiers),
-            complexity=router.complexity,
-            judge=lambda reply: router.confidence(question, _answer(reply)),
-            threshold=router.threshold,
-            unfit=lambda error: _UNFIT.get(type(error).__name__),
-            skip=self._unusable(question),
+    def begin(self, config: RunnableConfig) -> Run:
+        """Hand the request to the core."""
+        last, tier = self._last_answer()
+        at = last.response_metadata[MARK].get("at") if last else None
+        is_loop = last is not None and bool(last.tool_calls) and isinstance(self.messages[-1], ToolMessage)
+        request = Request(
+            question=self.question,
+            profiles=[tier.profile or {} for tier in self.router.tiers],
+            max_tokens=self.max_tokens,
+            tags=config.get("tags") or (),
+            previous=Previous(tier=tier, age=max(0.0, time.time() - at)) if isinstance(at, int | float) else None,
+            loop=tier if is_loop else 0,
         )
+        return self.router.core.begin(request)
 
-    def _unusable(self, question: Question) -> dict[int, str]:
-        """Find the tiers that lack what the request needs, or have just failed; the last one has none to stand in."""
-        tiers = self.router.tiers
-        stays = dict.fromkeys(range(self._begun()), "a tool loop stays on its tier")
-        cooling = {tier: why for tier, why in self.router.cooling().items() if tier < len(tiers) - 1}
-        if len(tiers) == 1:
-            return {}
-        needs = needs_of(question, max_tokens=self.max_tokens)
-        missing = {n: why for n, tier in enumerate(tiers) if (why := lacks(tier.profile or {}, needs))}
-        return {**stays, **cooling, **missing}
-
-    def _begun(self) -> int:
-        """Find the tier that made the tool calls which this request answers: 0 if there are none.
-
-        An agent that flipped in the middle of its loop would lose the provider's prompt cache, and the thread.
-        """
+    def _last_answer(self) -> tuple[AIMessage | None, int]:
+        """Find the newest answer in the conversation, and the tier that gave it; None if no router of ours did."""
         names = {self.router.tier_name(tier): tier for tier in range(len(self.router.tiers))}
-        for message in reversed(self.messages):
-            if isinstance(message, AIMessage) and message.tool_calls:
-                return names.get(message.response_metadata.get(MARK, {}).get("tier"), 0)
-            if not isinstance(message, ToolMessage):
-                return 0
-        return 0
+        last = next((m for m in reversed(self.messages) if isinstance(m, AIMessage)), None)
+        tier = names.get((last.response_metadata.get(MARK) or {}).get("tier", "")) if last else None
+        return (None, 0) if tier is None else (last, tier)
 
-    def _noted(self, outcome: Outcome[Any]) -> Outcome[Any]:
-        """Let tiers that failed cool down, and remember what feedback may be about."""
-        first = outcome.attempts[0]
-        draft = _answer(first.reply) if first.call.tier == 0 and _raw(first.reply) else None
+    def _flow(self, run: Run) -> Generator[Call, Any, Outcome[Any]]:
+        return run.flow(read=_answer, unfit=lambda error: _UNFIT.get(type(error).__name__))
+
+    def _finish(
+        self, run: Run, outcome: Outcome[Any], answer: Answer, message: AIMessage | None, config: RunnableConfig
+    ) -> None:
+        """Tell the core what the calls cost, and how to get another tier's answer."""
         for attempt in outcome.attempts:
-            self.router.noted(attempt.call.tier, attempt.why if attempt.result == "failed" else None)
-            self.router.remember(attempt.call.id, self.question, attempt.call.tier, draft)
-        return outcome
+            said = message if attempt is outcome.attempts[-1] else _raw(attempt.reply)
+            used = usage(said) if said is not None else None
+            run.settle(attempt.call, usd=self._cost(attempt.call, used), written=used.output_tokens if used else None)
+        run.finish(outcome, answer, lambda tier: _answer(self._beside(tier, config)))
+
+    def _cost(self, call: Call, used: Usage | None) -> float | None:
+        model = self._model(call)
+        if used is None or not (self.router.budgets or self.router.max_cost_per_request):
+            return None
+        usd = (self.router.prices or _list())(model_name(model) or "", used, provider=provider_of(model))
+        return None if usd is None else float(usd)
+
+    def _beside(self, tier: int, config: RunnableConfig) -> Any:
+        """Ask a tier for comparison only; handlers are told so."""
+        said = {
+            **config.get("metadata", {}),
+            "llm_costopt_shadow": True,
+            "llm_costopt_tier": self.router.tier_name(tier),
+            "llm_costopt_baseline": model_name(self.router.strong),
+        }
+        apart = RunnableConfig(
+            callbacks=config.get("callbacks"), metadata=said, tags=[*config.get("tags", []), "nostream"]
+        )
+        return self.tier(self.router.tiers[tier]).invoke(self.messages, apart, **self.options)
 
     def _runnable(self, call: Call) -> Runnable[Any, Any]:
         return self.tier(self._model(call))
@@ -156,23 +180,23 @@ class Route:
     def _model(self, call: Call) -> BaseChatModel:
         return self.router.tiers[call.tier]
 
-    def _invoke(self, call: Call, config: RunnableConfig) -> Any:
-        return self._runnable(call).invoke(self.messages, self._child(call, config), **self.options)
+    def _invoke(self, run: Run, call: Call, config: RunnableConfig) -> Any:
+        return self._runnable(call).invoke(self.messages, self._child(run, call, config), **self.options)
 
-    async def _ainvoke(self, call: Call, config: RunnableConfig) -> Any:
-        return await self._runnable(call).ainvoke(self.messages, self._child(call, config), **self.options)
+    async def _ainvoke(self, run: Run, call: Call, config: RunnableConfig) -> Any:
+        return await self._runnable(call).ainvoke(self.messages, self._child(run, call, config), **self.options)
 
-    def _open(self, call: Call, config: RunnableConfig) -> Any:
+    def _open(self, run: Run, call: Call, config: RunnableConfig) -> Any:
         """Start a stream as far as its first chunk, where most errors show; a draft is fetched whole."""
         if not call.final:
-            return self._invoke(call, config)
-        chunks = self._runnable(call).stream(self.messages, self._child(call, config), **self.options)
+            return self._invoke(run, call, config)
+        chunks = self._runnable(call).stream(self.messages, self._child(run, call, config), **self.options)
         return chain([next(chunks)], chunks)
 
-    async def _aopen(self, call: Call, config: RunnableConfig) -> Any:
+    async def _aopen(self, run: Run, call: Call, config: RunnableConfig) -> Any:
         if not call.final:
-            return await self._ainvoke(call, config)
-        chunks = self._runnable(call).astream(self.messages, self._child(call, config), **self.options)
+            return await self._ainvoke(run, call, config)
+        chunks = self._runnable(call).astream(self.messages, self._child(run, call, config), **self.options)
         return _achain(await anext(chunks), chunks)
 
     def _about(self, config: RunnableConfig) -> RunnableConfig:
@@ -180,13 +204,17 @@ class Route:
         said = {**config.get("metadata", {}), "llm_costopt_baseline": model_name(self.router.strong)}
         return RunnableConfig(**{**config, "metadata": said})
 
-    def _child(self, call: Call, config: RunnableConfig) -> RunnableConfig:
+    def _child(self, run: Run, call: Call, config: RunnableConfig) -> RunnableConfig:
         """Tell handlers what this call is for, and hide a draft from LangGraph's token stream."""
         about = {
             "llm_costopt_call": call.id,  # a parser around the model takes the run's id for its own run
             "llm_costopt_baseline": model_name(self.router.strong),
             "llm_costopt_complexity": call.level,
+            "llm_costopt_tier": self.router.tier_name(call.tier),
+            "llm_costopt_why": call.why,
         }
+        if run.arm:
+            about["llm_costopt_arm"] = run.arm
         if call.replaces:
             about["llm_costopt_replaces"] = call.replaces
         return RunnableConfig(
@@ -198,43 +226,30 @@ class Route:
             }
         )
 
-    def _marked(self, outcome: Outcome[Any]) -> Any:
+    def _marked(self, run: Run, outcome: Outcome[Any]) -> Any:
         reply = outcome.reply
         message = _raw(reply)
         if message is None:
             return reply
-        marked = message.model_copy(update={"response_metadata": self.metadata(outcome, message)})
+        marked = message.model_copy(update={"response_metadata": self.metadata(run, outcome, message)})
         return {**reply, "raw": marked} if isinstance(reply, dict) else marked
 
-    def metadata(self, outcome: Outcome[Any], message: AIMessage) -> dict[str, Any]:
+    def metadata(self, run: Run, outcome: Outcome[Any], message: AIMessage) -> dict[str, Any]:
         """Add the decision and every attempt to what the tier's *message* says of itself."""
         own = message.response_metadata
-        decision = {
-            **own.get(MARK, {}),
-            "complexity": outcome.level,
-            "why": outcome.why,
-            "tier": self.router.tier_name(outcome.attempts[-1].call.tier),
-            "escalated": outcome.escalated,
-            "fell_back": outcome.fell_back,
-            **(
-                {"skipped": {self.router.tier_name(t): why for t, why in outcome.skipped.items()}}
-                if outcome.skipped
-                else {}
-            ),
-            "attempts": [
-                self._attempt(a, message if a is outcome.attempts[-1] else _raw(a.reply)) for a in outcome.attempts
-            ],
-        }
-        return {**own, MARK: decision}
+        attempts = [
+            self._attempt(run, a, message if a is outcome.attempts[-1] else _raw(a.reply)) for a in outcome.attempts
+        ]
+        return {**own, MARK: {**own.get(MARK, {}), **run.decision(outcome, attempts).to_dict()}}
 
-    def _attempt(self, attempt: Attempt[Any], message: AIMessage | None) -> dict[str, Any]:
+    def _attempt(self, run: Run, attempt: Attempt[Any], message: AIMessage | None) -> dict[str, Any]:
         model = self._model(attempt.call)
         said = message.response_metadata if message else {}
         return {
             "id": attempt.call.id,
             "tier": self.router.tier_name(attempt.call.tier),
             "model": said.get("model_name") or model_name(model),
-            "provider": model._get_ls_params().get("ls_provider"),  # noqa: SLF001 - the host's one place for it
+            "provider": provider_of(model),
             "result": attempt.result,
             "confidence": attempt.confidence,
             "why": attempt.why,
@@ -245,14 +260,16 @@ class Route:
             "baseline": model_name(self.router.strong),
             "complexity": attempt.call.level,
             "error": attempt.why if attempt.result == "failed" else None,
+            **({"arm": run.arm} if run.arm else {}),
         }
 
 
 class _Shown:
     """The chunks of the accepted answer; the last one carries the decision."""
 
-    def __init__(self, route: Route, outcome: Outcome[Any]) -> None:
+    def __init__(self, route: Route, run: Run, outcome: Outcome[Any]) -> None:
         self._route = route
+        self._run = run
         self._outcome = outcome
         self.whole: AIMessageChunk | None = None
         """What was shown so far; complete after the last chunk."""
@@ -264,13 +281,23 @@ class _Shown:
         self.whole = chunk if self.whole is None else self.whole + chunk
         if chunk.chunk_position != "last":
             return chunk
-        mark = self._route.metadata(self._outcome, self.whole)[MARK]
+        mark = self._route.metadata(self._run, self._outcome, self.whole)[MARK]
         return chunk.model_copy(update={"response_metadata": {**chunk.response_metadata, MARK: mark}})
 
 
 def model_name(model: BaseChatModel) -> str | None:
     """Name *model* as its provider does."""
     return model._get_ls_params().get("ls_model_name")  # noqa: SLF001 - the host's one place for it
+
+
+def provider_of(model: BaseChatModel) -> str | None:
+    """Name the provider of *model* as the host does."""
+    return model._get_ls_params().get("ls_provider")  # noqa: SLF001 - the host's one place for it
+
+
+@lru_cache(maxsize=1)
+def _list() -> Prices:
+    return Prices()
 
 
 def _raw(reply: Any) -> AIMessage | None:

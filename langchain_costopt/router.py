@@ -18,20 +18,21 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from langchain_costopt._convert import ROUTER
+from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._front import front
+from langchain_costopt._memory import judge_of, memory_of
 from langchain_costopt._route import Route, model_name
-from llm_costopt.recent import Recent
+from llm_costopt.monitor.prices import Price
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
-from llm_costopt.router.cooldown import COOL_DOWN, CoolDown
+from llm_costopt.router.cooldown import COOL_DOWN
+from llm_costopt.router.decision import Decision
 from llm_costopt.router.learned import LearnedRules
-from llm_costopt.types import Answer, Question
-
-_RATE_LIMITS = frozenset({"RateLimitError", "ResourceExhausted", "TooManyRequests", "ThrottlingException"})
-"""Classes of errors that say to come back later."""
+from llm_costopt.router.router import Memory, Router
+from llm_costopt.router.shadow import Judge
+from llm_costopt.router.spending import Budget
 
 _SILENT = RunnableConfig(callbacks=[])
 """For tiers whose run is reported by the router itself."""
@@ -47,23 +48,45 @@ class RouterChatModel(BaseChatModel):
     `RouterChatModel(cheap=…, strong=…)` is the short form of `tiers=[…, …]`. With `cache=SemanticCache()` that cache is
     looked up before routing, for streams too, which LangChain's own look-up leaves out; with one tier this is a cached
     model. A structured answer is not looked up there.
+
+    With a target, outcomes take the place of the threshold: `target_quality=0.95` keeps 95 % of the strongest tier's quality with
+    95 % confidence, and asks the strongest tier as long as too few outcomes prove that. They come from `learned=`, from
+    `feedback`, and from `shadow_rate=0.02, judge=…`: for that share of the requests the other tiers are asked as well, after
+    the user has the answer, and *judge* compares.
     """
 
     tiers: list[BaseChatModel] = Field(min_length=1)
     """The models, from the cheapest to the strongest."""
     threshold: float = Field(default=0.7, ge=0, le=1)
-    """The least confidence at which an answer of any tier but the last is kept."""
-    complexity: Complexity = Field(default=complexity, exclude=True)
-    """Says how hard a request is, and why; the rules of `llm_costopt.router.complexity` if not given."""
+    """The least confidence at which an answer of any tier but the last is kept, where no target is given."""
+    target_quality: float | None = Field(default=None, gt=0, le=1, exclude=True)
+    """Share of the strongest tier's quality to keep, with 95 % confidence."""
+    max_strong_share: float | None = Field(default=None, ge=0, le=1, exclude=True)
+    """Largest share of the requests that the strongest tier answers, as long as another one can."""
+    max_cost_per_request: float | None = Field(default=None, gt=0, exclude=True)
+    """US dollars that a request may cost on average; the balance shifts to cheaper tiers, and no request is refused."""
+    budgets: list[Budget] = Field(default_factory=list, exclude=True)
+    """What may be spent in a time or under a tag; a request that might exceed it raises `BudgetExceededError`."""
+    prices: Price | None = Field(default=None, exclude=True)
+    """`(model, usage, *, provider=None)` → US dollars or None; `Prices()` if not given."""
+    shadow_rate: float = Field(default=0.0, ge=0, le=1, exclude=True)
+    """Share of the requests for which the other tiers are asked as well, in the background, to be compared."""
+    judge: Judge | BaseChatModel | None = Field(default=None, exclude=True)
+    """Compares: `(question, answer, reference)` → 0 to 1 or None, or a chat model that is asked which of both is better."""
+    control_share: float = Field(default=0.0, ge=0, le=1, exclude=True)
+    """Share of the requests that the strongest tier answers at once, for `llm-costopt ab`."""
+    on_score: Callable[[str, float], object] | None = Field(default=None, exclude=True)
+    """Is told the id of a call and how good its answer was: `ledger.score`."""
     learned: LearnedRules | None = Field(default=None, exclude=True)
-    """Takes the place of both rules, and learns from `feedback`; `llm-costopt calibrate` writes such rules."""
-    cool_down: float = Field(default=COOL_DOWN, ge=0)
-    """Seconds for which a tier that keeps failing, or has reached a rate limit, is not asked; the last one always is."""
+    """What outcomes have taught so far; `llm-costopt calibrate` writes it. Without it the router begins with nothing."""
+    complexity: Complexity = Field(default=complexity, exclude=True)
+    """Says how hard a request is, and why, while nothing is learned; by default the rules of `llm_costopt.router.complexity`."""
     confidence: Confidence = Field(default=confidence, exclude=True)
     """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
-
-    _cool_down: CoolDown = PrivateAttr()
-    _calls: Recent[str, tuple[Question, int, Answer | None]] = PrivateAttr(default_factory=Recent)
+    cool_down: float = Field(default=COOL_DOWN, ge=0)
+    """Seconds for which a tier that keeps failing, or has reached a rate limit, is not asked; the last one always is."""
+    memory: Memory | None = Field(default=None, exclude=True, repr=False)
+    """What a router knows and its copies share; made at the start."""
 
     def __init__(
         self,
@@ -77,11 +100,36 @@ class RouterChatModel(BaseChatModel):
         if (tiers is None) is (cheap is None or strong is None) or (cheap is None) is not (strong is None):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
         super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
-        self._cool_down = CoolDown(self.cool_down)
-        if self.learned is not None:
-            if len(self.tiers) != 2:
-                raise ValueError(f"learned= holds rules for two tiers, cheap and strong; there are {len(self.tiers)}")
-            self.complexity, self.confidence = self.learned.complexity, self.learned.confidence
+        if self.memory is None:
+            self.memory = memory_of(self)
+
+    @property
+    def core(self) -> Router:
+        """The router without LangChain, for one request."""
+        assert self.memory is not None  # noqa: S101 - made at the start
+        return Router(
+            names=[self.tier_name(tier) for tier in range(len(self.tiers))],
+            memory=self.memory,
+            complexity=self.complexity,
+            confidence=self.confidence,
+            threshold=self.threshold,
+            budgets=self.budgets,
+            control=self.control_share,
+            judge=judge_of(self.judge),
+            on_score=self.on_score,
+        )
+
+    def explain(self, input: LanguageModelInput, **options: Any) -> Decision:  # noqa: A002 - the host's name
+        """Say what would be decided about a request, and why, without asking any model; *options* are those of `invoke`."""
+        return self._route(input, None, options).begin(RunnableConfig()).decision()
+
+    def decision(self, answer: BaseMessage) -> Decision:
+        """Read back what was decided about the request that *answer* answers.
+
+        Raises:
+            ValueError: no router gave this answer.
+        """
+        return Decision.from_dict(answer.response_metadata.get(MARK, {}))
 
     def feedback(self, call: str, score: float) -> bool:
         """Learn how good the answer of a call was.
@@ -91,33 +139,25 @@ class RouterChatModel(BaseChatModel):
             score: from 0 (wrong) to 1 (right).
 
         Returns:
-            Whether the call is remembered, as the last 1,024 are, and there are rules that learn.
+            Whether the call is remembered, as the last 1,024 are.
 
         Raises:
             ValueError: a *score* that is not between 0 and 1.
         """
-        known = self._calls.get(call)
-        if known is None or self.learned is None:
-            return False
-        question, tier, draft = known
-        self.learned.learn(question, score, tier=tier, answer=draft)
-        return True
+        if not 0 <= score <= 1:
+            raise ValueError(f"a score is from 0 to 1, not {score!r}")
+        return self.core.feedback(call, score)
 
-    def remember(self, call: str, question: Question, tier: int, draft: Answer | None) -> None:
-        """Remember what feedback about *call* would be about, if there are rules that learn from it."""
-        if self.learned is not None:
-            self._calls.put(call, (question, tier, draft))
+    def settled(self, timeout: float | None = None) -> bool:
+        """Wait until what runs in the background is done, or *timeout* seconds; tell whether it is."""
+        assert self.memory is not None  # noqa: S101
+        return self.memory.shadow.wait(timeout)
 
-    def cooling(self) -> dict[int, str]:
-        """Say which tiers have just failed and are left alone for now."""
-        return self._cool_down.cooling()
-
-    def noted(self, tier: int, error: str | None) -> None:
-        """Note how a call of *tier* ended: the class of its error, or None."""
-        if error is None:
-            self._cool_down.worked(tier)
-        else:
-            self._cool_down.failed(tier, rate_limited=error in _RATE_LIMITS)
+    @property
+    def rules(self) -> LearnedRules:
+        """What was learned so far, with the operating point: `router.rules.save("router.json")`."""
+        assert self.memory is not None  # noqa: S101
+        return self.memory.learned
 
     @field_validator("tiers", mode="before")
     @classmethod
@@ -157,6 +197,8 @@ class RouterChatModel(BaseChatModel):
             "threshold": self.threshold,
             "complexity": _name(self.complexity),
             "confidence": _name(self.confidence),
+            "learned": self.learned and self.learned.fingerprint,
+            "targets": (self.target_quality, self.max_strong_share, self.max_cost_per_request),
         }
 
     def invoke(
@@ -332,9 +374,6 @@ def _plain(method: Any) -> Any:
 
 def _name(rule: Any) -> str:
     """Name a rule in a cache key: by its address where its name may stand for several."""
-    fingerprint = getattr(getattr(rule, "__self__", None), "fingerprint", None)
-    if isinstance(fingerprint, str):  # learned rules know what they were learned from
-        return f"{rule.__qualname__}:{fingerprint}"
     is_unique = isinstance(rule, FunctionType) and "<" not in rule.__qualname__
     return f"{rule.__module__}.{rule.__qualname__}" if is_unique else repr(rule)
 

@@ -1,8 +1,9 @@
 """Errors that a caller may want to tell apart from the built-in ones.
 
 CostOptError
-├── MissingExtraError   an optional dependency is not installed
-└── BadLogError         a line of a request log cannot be read
+├── MissingExtraError     an optional dependency is not installed
+├── BadLogError           a line of a request log cannot be read
+└── BudgetExceededError   a request would cost more than a budget leaves
 """
 
 
@@ -22,3 +23,7 @@ class BadLogError(CostOptError, ValueError):
 
     def __init__(self, path: object, line: int | None, problem: str) -> None:
         super().__init__(f"{path}: {problem}" if line is None else f"{path}, line {line}: {problem}")
+
+
+class BudgetExceededError(CostOptError):
+    """Catch this to answer without a model until the budget begins anew."""

@@ -60,7 +60,7 @@ def choose(right: Array, prices: Sequence[float], threshold: float) -> NDArray[n
     A dearer tier is worth it if it promises more than *threshold* times its share of the way from the cheapest price
     to the dearest. With two tiers: the strong one if the gain is above the threshold.
     """
-    step = _steps(prices)
+    step = steps(prices)
     if threshold == -math.inf:
         return np.full(len(right), len(step) - 1)
     if threshold == math.inf:
@@ -140,7 +140,8 @@ def cascade_pays(price_ratio: float, p_right: float, escalation_rate: float = 0.
     return price_ratio + max(escalation_rate, 1 - p_right) < 1
 
 
-def _steps(prices: Sequence[float]) -> Array:
+def steps(prices: Sequence[float]) -> Array:
+    """Place each price between the cheapest (0) and the dearest (1); a ValueError if they do not rise."""
     x = np.asarray(prices, dtype=float)
     if len(x) == 1:
         return np.zeros(1)
@@ -151,7 +152,7 @@ def _steps(prices: Sequence[float]) -> Array:
 
 def _thresholds(right: Array, prices: Sequence[float]) -> Array:
     """Find where choices change: quantiles of what each request gains per step of price."""
-    step = _steps(prices)
+    step = steps(prices)
     slopes = [
         (right[:, j] - right[:, i]) / (step[j] - step[i])
         for i in range(len(step))

@@ -10,6 +10,9 @@ CHARACTERS = 3
 """Characters of a token at least, on average: English has four or more, most other languages fewer. So much text is
 taken for more tokens than it is, and only what comes near a window is turned away for nothing."""
 
+_LONG = 8000
+"""Tokens that every model in use has room for."""
+
 _IMAGES = frozenset({"image", "image_url", "input_image"})
 
 
@@ -30,7 +33,7 @@ class Needs:
 def needs_of(question: Question, *, max_tokens: int = 0) -> Needs:
     """Say what *question* asks of a model that may answer with *max_tokens*, or any number if that is 0."""
     return Needs(
-        tokens=sum(_characters(m) for m in question.messages) // CHARACTERS + max_tokens,
+        tokens=sum(characters(m) for m in question.messages) // CHARACTERS + max_tokens,
         images=any(isinstance(p, Mapping) and p.get("type") in _IMAGES for m in question.messages for p in m.parts),
         tools=question.with_tools,
         schema=question.with_schema,
@@ -57,6 +60,18 @@ def lacks(profile: Mapping[str, Any], needs: Needs) -> str | None:
     return None
 
 
-def _characters(message: Message) -> int:
+def unsaid(profile: Mapping[str, Any], needs: Needs) -> str:
+    """Name what *needs* asks for and *profile* says nothing of: images, tools, structured output, or room for a long request."""
+    asked = (
+        (needs.tokens > _LONG, "max_input_tokens", f"room for some {needs.tokens:,} tokens"),
+        (needs.images, "image_inputs", "images"),
+        (needs.tools, "tool_calling", "tools"),
+        (needs.schema, "structured_output", "structured output"),
+    )
+    return ", ".join(name for needed, key, name in asked if needed and profile.get(key) is None)
+
+
+def characters(message: Message) -> int:
+    """Count the characters of all that *message* says."""
     parts = sum(len(str(p.get("text", ""))) for p in message.parts if isinstance(p, Mapping))
     return max(len(message.text), parts) + sum(len(str(call.args)) for call in message.tool_calls)

@@ -1,7 +1,7 @@
 """The flow of one request: yields the tier to call, is sent the reply, returns an `Outcome`.
 
-This is the whole rule: simple goes to the first usable tier, complex to the last, medium climbs until an
-answer is good enough. An error falls back to the next tier, and is told apart from an escalation.
+A policy says where it starts and what becomes of a draft. An error falls back to the next usable tier, and is told
+apart from an escalation.
 """
 
 import logging
@@ -9,10 +9,11 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-from llm_costopt.router.complexity import Complexity, Level
-from llm_costopt.types import Question
+from llm_costopt.router.complexity import Level
+from llm_costopt.router.policy import Policy, Situation, Step, Verdict, above
+from llm_costopt.types import Answer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class Call:
     """Whether the reply goes to the user unseen, so that it may be streamed."""
     level: Level
     """How hard the request was found to be."""
+    why: str
+    """What decided that this tier is asked."""
     replaces: str | None
     """The id of the call whose draft was rejected just before; None if there is none."""
 
@@ -57,10 +60,8 @@ class Attempt(Generic[Reply]):
 class Outcome(Generic[Reply]):
     """What the router did with one request."""
 
-    level: Level
-    """How hard the request was found to be."""
-    why: str
-    """Which rule said so."""
+    first: Step
+    """Where the request was sent first, and why."""
     attempts: tuple[Attempt[Reply], ...]
     """The calls in order; the last is the accepted one."""
     skipped: Mapping[int, str]
@@ -83,72 +84,64 @@ class Outcome(Generic[Reply]):
 
 
 def cascade(
-    question: Question,
+    situation: Situation,
+    policy: Policy,
     *,
-    tiers: int,
-    complexity: Complexity,
-    judge: Callable[[Reply], tuple[float, str]],
-    threshold: float,
+    read: Callable[[Reply], Answer],
     unfit: Callable[[Exception], str | None] = lambda _: None,
-    skip: Mapping[int, str] | None = None,
+    begun: Callable[[Call], None] = lambda _: None,
+    made: Callable[[Attempt[Any]], None] = lambda _: None,
+    skipped: Mapping[int, str] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Generator[Call, Reply, Outcome[Reply]]:
-    """Route *question* over *tiers* models, cheapest first.
+    """Ask tier after tier, as *policy* says, until an answer is accepted.
 
-    *judge* scores a reply; below *threshold* it is rejected. *unfit* names the errors that mean a bad answer,
-    not a failed call, and so an escalation. Tiers in *skip* are not asked, for the reason that stands there, as long as
-    any other is left. The error of the last tier is raised to the caller.
+    *read* gives a reply in the core's terms. *unfit* names the errors that mean a bad answer, not a failed call, and so an
+    escalation. *begun* is told of each call, *made* of each attempt, that of the last tier's failure too. *skipped* says why tiers are not usable.
+    The error of the last usable tier is raised to the caller.
     """
-    level, why = _level(question, complexity)
-    usable = [tier for tier in range(tiers) if tier not in (skip or {})] or [tiers - 1]
-    last = usable[-1]
+    step: Step = policy.start(situation)
+    first = step
     attempts: list[Attempt[Reply]] = []
     replaces = None
-    for tier in [last] if level == "complex" else usable:  # pragma: no branch - the last one ends it
-        final = level != "medium" or tier == last
-        call = Call(id=str(uuid.uuid4()), tier=tier, final=final, level=level, replaces=replaces)
+    while True:
+        call = Call(
+            id=str(uuid.uuid4()), tier=step.tier, final=step.final, level=first.level, why=step.why, replaces=replaces
+        )
+        begun(call)
         began = clock()
         try:
             reply = yield call
         except Exception as error:
-            if tier == last:
+            attempt, then = _failed(call, error, unfit(error), clock() - began), above(situation, step)
+            made(attempt)
+            if then is None:
                 raise
-            reason = unfit(error)
-            if reason is None:
-                log.warning("tier %d failed (%s), the next one is asked", tier, type(error).__name__)
-            attempt: Attempt[Reply] = Attempt(
-                call=call,
-                result="rejected" if reason else "failed",
-                reply=None,
-                seconds=clock() - began,
-                why=reason or type(error).__name__,
-            )
         else:
-            attempt = _judged(call, reply, clock() - began, judge, threshold)
+            seconds = clock() - began
+            verdict = None if call.final else policy.judge(situation, step, read(reply))
+            attempt, then = _judged(call, reply, seconds, verdict), verdict.then if verdict else None
+            made(attempt)
         attempts.append(attempt)
-        if attempt.result == "accepted":
-            break
+        if then is None:
+            return Outcome(first=first, attempts=tuple(attempts), skipped=dict(skipped or {}))
         replaces = call.id if attempt.result == "rejected" else None
-    return Outcome(level=level, why=why, attempts=tuple(attempts), skipped=dict(skip or {}))
+        step = then
 
 
-def _level(question: Question, complexity: Complexity) -> tuple[Level, str]:
-    try:
-        return complexity(question)
-    except Exception as problem:  # noqa: BLE001 - a rule that the user wrote never breaks the call
-        log.warning("the complexity rule failed (%s), the request counts as medium", type(problem).__name__)
-        return "medium", "the rule failed"
+def _failed(call: Call, error: Exception, flaw: str | None, seconds: float) -> Attempt[Any]:
+    if flaw is None:
+        log.warning("tier %d failed (%s)", call.tier, type(error).__name__)
+    why = flaw or type(error).__name__
+    return Attempt(call=call, result="rejected" if flaw else "failed", reply=None, seconds=seconds, why=why)
 
 
-def _judged(
-    call: Call, reply: Reply, seconds: float, judge: Callable[[Reply], tuple[float, str]], threshold: float
-) -> Attempt[Reply]:
-    if call.final:
-        return Attempt(call=call, result="accepted", reply=reply, seconds=seconds)
-    try:
-        score, why = judge(reply)
-    except Exception as problem:  # noqa: BLE001 - a rule that the user wrote never breaks the call
-        log.warning("the confidence rule failed (%s), the answer is not trusted", type(problem).__name__)
-        score, why = 0.0, "the rule failed"
-    result: Literal["accepted", "rejected"] = "accepted" if score >= threshold else "rejected"
-    return Attempt(call=call, result=result, reply=reply, seconds=seconds, confidence=score, why=why)
+def _judged(call: Call, reply: Reply, seconds: float, verdict: Verdict | None) -> Attempt[Reply]:
+    return Attempt(
+        call=call,
+        result="rejected" if verdict and verdict.then else "accepted",
+        reply=reply,
+        seconds=seconds,
+        confidence=verdict.sure if verdict else None,
+        why=verdict.why if verdict else None,
+    )

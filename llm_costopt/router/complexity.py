@@ -1,11 +1,14 @@
 """How hard a request is, by rules that cost nothing: the first tier to ask."""
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from llm_costopt.router.task import LONG, task_of
 from llm_costopt.types import Question
+
+log = logging.getLogger(__name__)
 
 Level = Literal["simple", "medium", "complex"]
 
@@ -49,3 +52,12 @@ def complexity(question: Question) -> tuple[Level, str]:
     if task.words <= SHORT and (found := _SIMPLE.search(task.text)):
         return "simple", f"“{found[0].strip().lower()}”"
     return "medium", "no rule applies"
+
+
+def level_of(rule: Complexity, question: Question) -> tuple[Level, str]:
+    """Ask *rule*; a rule that the user wrote never breaks the call."""
+    try:
+        return rule(question)
+    except Exception as problem:  # noqa: BLE001 - whatever the user's code raises
+        log.warning("the complexity rule failed (%s), the request counts as medium", type(problem).__name__)
+        return "medium", "the rule failed"

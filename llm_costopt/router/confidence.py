@@ -6,6 +6,7 @@ last; on answers whose correctness is known, hedging words are no better than a 
 
 import ast
 import json
+import logging
 import re
 import textwrap
 import warnings
@@ -15,6 +16,8 @@ from typing import Any, TypeAlias
 from llm_costopt.faults import fault
 from llm_costopt.router.task import task_of
 from llm_costopt.types import Answer, Question, ToolCall
+
+log = logging.getLogger(__name__)
 
 Confidence: TypeAlias = Callable[[Question, Answer], tuple[float, str]]
 """Says how sure an answer is to be good, from 0 to 1, and why."""
@@ -55,6 +58,15 @@ def confidence(question: Question, answer: Answer) -> tuple[float, str]:
         score -= 0.3
         reasons.append("too short for the question")
     return round(max(score, 0.0), 2), ", ".join(reasons) or "nothing speaks against it"
+
+
+def sure_of(rule: Confidence, question: Question, answer: Answer) -> tuple[float, str]:
+    """Ask *rule*; if it fails, as a rule that the user wrote may, the answer is not trusted."""
+    try:
+        return rule(question, answer)
+    except Exception as problem:  # noqa: BLE001 - whatever the user's code raises
+        log.warning("the confidence rule failed (%s), the answer is not trusted", type(problem).__name__)
+        return 0.0, "the rule failed"
 
 
 def _flaws(question: Question, answer: Answer) -> Iterator[str]:

@@ -1,91 +1,244 @@
-"""A router's rules as its own outcomes have taught them, at the operating point that keeps to a target."""
+"""What a router has learned from outcomes, and the operating point that keeps to its target.
+
+Each outcome of all tiers is kept as a few numbers: what was expected of each tier by a model that had not seen the
+outcome, and what came of it. From these numbers the operating point is chosen anew as they grow. The text of a request is not
+among them.
+"""
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_costopt.router.calibrate import Calibration, calibrate, cheapest, choose, estimate
-from llm_costopt.router.complexity import Level
-from llm_costopt.router.confidence import confidence
-from llm_costopt.router.value import Example, Value, cross_fitted, groups_of
+from llm_costopt.router.calibrate import Calibration, OperatingPoint, calibrate, cheapest, estimate, steps
+from llm_costopt.router.complexity import Complexity, complexity
+from llm_costopt.router.confidence import Confidence, confidence
+from llm_costopt.router.value import KEPT, Embed, Example, Value, cross_fitted, groups_of
 from llm_costopt.types import Answer, Question
 
-BAR = 0.7
-"""The threshold of a router that its `confidence` is made for: an answer at this score is just good enough."""
+FORMAT = 2
+"""Of the file."""
+
+FEWEST = 10
+"""Outcomes of all tiers below which no target is calculated at all."""
+
+GROWTH = 1.1
+"""The operating point is chosen anew when there are this many times the outcomes of the last time."""
+
+_ALL_STRONG = OperatingPoint(threshold=-math.inf, strong_share=1.0, quality=1.0, low=1.0, high=1.0, cost=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """What a router has to keep to; it answers at the least cost, or with the best quality, that does."""
+
+    target_quality: float | None = None
+    """Share of the strongest tier's quality to keep, with 95 % confidence."""
+    max_strong_share: float | None = None
+    """Largest share of the requests that may go to the strongest tier."""
+    max_cost_per_request: float | None = None
+    """In US dollars, or whatever unit the prices have."""
+
+    def __post_init__(self) -> None:
+        if self.target_quality is not None and not 0 < self.target_quality <= 1:
+            raise ValueError(f"a target is a share of the strong model's quality, not {self.target_quality!r}")
+        if self.max_strong_share is not None and not 0 <= self.max_strong_share <= 1:
+            raise ValueError(f"max_strong_share is a share from 0 to 1, not {self.max_strong_share!r}")
+        if self.max_cost_per_request is not None and not self.max_cost_per_request > 0:
+            raise ValueError(f"max_cost_per_request is an amount above 0, not {self.max_cost_per_request!r}")
+
+    @property
+    def any(self) -> bool:
+        """Tell whether there is anything to keep to."""
+        return asdict(self) != asdict(Targets())
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One outcome of all tiers, as a calibration needs it."""
+
+    before: tuple[float, ...]
+    """P(right) of each tier before any call."""
+    after: tuple[float, ...] | None
+    """The same after the first tier's draft; None if there was none."""
+    scores: tuple[float, ...]
+    """What came of it, from 0 to 1; NaN where it is not known."""
+    group: int | None = None
+    """Outcomes of one group share a context; None for one of its own."""
 
 
 class LearnedRules:
-    """The two rules of a router of two tiers, made from what it learned: `RouterChatModel(…, learned=rules)`.
+    """What a router's own outcomes have taught it: `RouterChatModel(…, learned=rules)`.
 
-    Made by `learn_rules`, or read from the file that `llm-costopt calibrate` writes.
+    Made by `learn_rules`, read from the file that `llm-costopt calibrate` writes, or begun without any outcome by a router.
+    May be used by any number of threads, and by several routers over the same tiers.
+
+    Args:
+        tiers: how many there are.
+        prices: what a request costs on each of them, from the cheapest to the strongest, in any unit; None if unknown.
+        targets: what to keep to; without any, the document's rules decide, as far as outcomes do not know better.
+        value: what was learned so far.
+        seen: outcomes that the operating point may rest on.
+        complexity: the rule about requests that counts while nothing is known.
+        confidence: the rule about drafts.
+        embedder: turns a text into a vector to learn from as well.
     """
 
-    def __init__(self, value: Value, *, prices: Sequence[float], threshold: float, drafts: bool) -> None:
-        self._value = value
-        self._prices = tuple(prices)
-        self._threshold = threshold
-        self._drafts = drafts
-        self.fingerprint = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+    def __init__(
+        self,
+        *,
+        tiers: int,
+        prices: Sequence[float] | None = None,
+        targets: Targets | None = None,
+        value: Value | None = None,
+        seen: Iterable[Seen] = (),
+        complexity: Complexity = complexity,
+        confidence: Confidence = confidence,
+        embedder: Embed | None = None,
+    ) -> None:
+        self.tiers = tiers
+        self.prices = None if prices is None else tuple(prices)
+        self.value = value or Value(tiers=tiers, complexity=complexity, confidence=confidence, embedder=embedder)
+        self._lock = threading.Lock()
+        self._seen: deque[Seen] = deque(seen, maxlen=KEPT)
+        self._calibrated_at = 0
+        self.calibration: Calibration | None = None
+        """The operating point with all it was chosen from; None where no target asks for one."""
+        self.aim(targets or Targets())
+        state = self.to_dict() if self.value.knows else asdict(self.targets)
+        self.fingerprint = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
         """Tells these rules from others in the key of a cache, as they were at first: what was a good answer before some
         feedback is one after it."""
 
-    def complexity(self, question: Question) -> tuple[Level, str]:
-        """Say which tier a request goes to: `simple` to the first, `complex` to the last, `medium` to a draft that is judged."""
-        found = self._value.before(question)
-        why = f"gain {found.gain:+.2f} of the strong tier, {found.outcomes} outcomes"
-        if self._drafts:
-            return "medium", why
-        tier = choose(np.array([found.right]), self._prices, self._threshold)[0]
-        return ("simple", why) if tier == 0 else ("complex", why)
+    @property
+    def outcomes(self) -> int:
+        """Return how many outcomes of all tiers the operating point may rest on."""
+        return len(self._seen)
 
-    def confidence(self, question: Question, answer: Answer) -> tuple[float, str]:
-        """Score a draft of the first tier: `BAR` and more if no dearer tier is worth its price; what is surely wrong is 0."""
-        score, flaw = confidence(question, answer)
-        if score == 0:
-            return score, flaw
-        found = self._value.after(question, answer)
-        why = f"right with {found.right[0]:.0%}, gain {found.gain:+.2f}"
-        keeps = choose(np.array([found.right]), self._prices, self._threshold)[0] == 0
-        sure = found.right[0]
-        return (BAR + (1 - BAR) * sure if keeps else min(BAR * sure, BAR - 0.01)), why
+    @property
+    def explanation(self) -> str:
+        """Say in a sentence by what the router decides."""
+        return self.calibration.explanation if self.calibration else "the rules decide, nothing has to be kept to"
+
+    def aim(self, targets: Targets) -> None:
+        """Keep to other targets from now on.
+
+        Raises:
+            ValueError: the price of a tier is unknown, or prices do not rise from the cheapest tier to the strongest.
+        """
+        if targets.any and self.prices is None:
+            raise ValueError("a target weighs quality against prices, and no prices are known: give prices=")
+        self.targets = targets
+        self.calibrate()
 
     def learn(self, question: Question, score: float, *, tier: int, answer: Answer | None = None) -> None:
         """Learn how good the answer of *tier* was, from 0 to 1; *answer* is the first tier's draft, if there was one."""
-        self._value.learn(question, score, tier=tier, answer=answer)
+        self.value.learn(question, score, tier=tier, answer=answer)
+
+    def observe(self, question: Question, scores: Mapping[int, float], *, answer: Answer | None = None) -> None:
+        """Learn how good the answers of all tiers were to one request that was picked at random.
+
+        *answer* is the first tier's. The operating point is chosen anew from time to time, which takes up to a second:
+        do not wait for it where a user waits.
+        """
+        known = tuple(float(scores[t]) for t in range(self.tiers))
+        before = self.value.before(question).right
+        after = None if answer is None else self.value.after(question, answer).right
+        for tier, score in enumerate(known):
+            self.value.learn(question, score, tier=tier, answer=answer)
+        with self._lock:
+            self._seen.append(Seen(before, after, known))
+            due = len(self._seen) >= self._calibrated_at * GROWTH
+        if due:
+            self.calibrate()
+
+    def calibrate(self) -> Calibration | None:
+        """Choose the operating point anew from the outcomes there are."""
+        with self._lock:
+            seen = list(self._seen)
+            self._calibrated_at = len(seen)
+        found = self._choose(seen)
+        self.calibration = found
+        return found
+
+    def _choose(self, seen: list[Seen]) -> Calibration | None:
+        prices = self.prices
+        if prices is None or not self.targets.any:
+            return None
+        steps(prices)
+        if len(seen) < FEWEST:
+            if self.targets.target_quality is None:
+                return None
+            why = f"all calls are strong: {len(seen)} outcomes of all tiers prove nothing, {FEWEST} are the least"
+            return Calibration(
+                point=_ALL_STRONG, drafts=False, outcomes=len(seen), explanation=why, curve=(_ALL_STRONG,)
+            )
+        scores = np.array([s.scores for s in seen])
+        groups = [f"own {n}" if s.group is None else str(s.group) for n, s in enumerate(seen)]
+
+        def at(right: NDArray[np.float64], *, drafts: bool) -> Calibration:
+            expected = estimate(right, scores)
+            return calibrate(right, expected, prices, drafts=drafts, groups=groups, **asdict(self.targets))
+
+        ways = [at(np.array([s.before for s in seen]), drafts=False)]
+        if all(s.after for s in seen):
+            ways.append(at(np.array([s.after for s in seen]), drafts=True))
+        return cheapest(*ways)
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values; no text of a request can be read from it."""
-        threshold = self._threshold if np.isfinite(self._threshold) else str(self._threshold)
-        point = {"threshold": threshold, "drafts": self._drafts, "prices": list(self._prices)}
-        return {"point": point, "value": self._value.to_dict()}
+        with self._lock:
+            seen = list(self._seen)
+        return {
+            "format": FORMAT,
+            "tiers": self.tiers,
+            "prices": None if self.prices is None else list(self.prices),
+            "targets": asdict(self.targets),
+            "value": self.value.to_dict(),
+            "seen": [[_short(s.before), _short(s.after), _short(s.scores), s.group] for s in seen],
+        }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file *path*."""
-        Path(path).write_text(json.dumps(self.to_dict()), encoding="utf-8")
+        """Write the file *path*, for its owner's eyes only."""
+        there = Path(path)
+        beside = there.with_name(f"{there.name}.new")
+        beside.touch(mode=0o600)
+        beside.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+        beside.replace(there)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "LearnedRules":
-        """Read what `save` wrote.
+    def load(cls, path: str | os.PathLike[str], *, targets: Targets | None = None, **options: Any) -> "LearnedRules":
+        """Read what `save` wrote; *targets* take the place of those in the file, *options* are those of the constructor.
 
         Raises:
             ValueError: the file cannot be read, or is not such a file.
         """
         try:
             state = json.loads(Path(path).read_text(encoding="utf-8"))
-            point = state["point"]
-            prices = [float(price) for price in point["prices"]]
-            value = Value.from_dict(state["value"], tiers=len(prices))
-            return cls(value, prices=prices, threshold=float(point["threshold"]), drafts=bool(point["drafts"]))
-        except (OSError, KeyError, TypeError, ValueError) as problem:
+            return cls._restored(state, targets, options)
+        except (OSError, KeyError, TypeError, ValueError, IndexError) as problem:
             raise ValueError(
                 f"{str(path)!r} holds no rules of a router ({problem}): write them with `llm-costopt calibrate`"
             ) from problem
+
+    @classmethod
+    def _restored(cls, state: Any, targets: Targets | None, options: dict[str, Any]) -> "LearnedRules":
+        if state["format"] != FORMAT:
+            raise ValueError(f"its format is {state['format']!r}, not {FORMAT}")
+        tiers, prices = int(state["tiers"]), state["prices"]
+        value = Value.from_dict(state["value"], tiers=tiers, **options)
+        # Numbers that other features made say nothing about what these will make.
+        seen = [_restored(row, tiers) for row in state["seen"]] if value.note is None else []
+        return cls(tiers=tiers, prices=prices, targets=targets or Targets(**state["targets"]), value=value, seen=seen)
 
 
 def learn_rules(
@@ -95,36 +248,52 @@ def learn_rules(
     target_quality: float | None = 0.95,
     max_strong_share: float | None = None,
     max_cost_per_request: float | None = None,
+    **options: Any,
 ) -> tuple[LearnedRules, Calibration]:
     """Learn the rules of a router from *examples*, and choose the cheapest way that keeps to what is given.
 
     Args:
         examples: requests with the scores of each tier, and the first tier's draft where there is one.
-        prices: what a request costs on the cheap and on the strong tier.
+        prices: what a request costs on each tier, from the cheapest to the strongest.
         target_quality: share of the strongest tier's quality to keep, with 95 % confidence; None for none.
         max_strong_share: of the requests that may go to the strongest tier; None for any.
         max_cost_per_request: in the unit of *prices*; None for any.
+        options: `complexity`, `confidence` and `embedder` of `LearnedRules`.
 
     Raises:
-        ValueError: there are too few examples, there are not two tiers, or no way to answer keeps to the limits.
+        ValueError: there are too few examples, or no way to answer keeps to the limits.
     """
-    if len(prices) != 2:  # the draft that `confidence` judges is the first tier's, and it goes to the last or to nobody
-        raise ValueError(f"rules are learned for two tiers, the cheap one's price first, not for {len(prices)}")
-    if len(examples) < 10:
-        raise ValueError(f"{len(examples)} outcomes are too few to learn from: at least 10, better 200")
-    before, after = cross_fitted(examples, tiers=len(prices))
-    scores = np.array([[e.scores.get(t, np.nan) for t in range(len(prices))] for e in examples])
-    limits = {
-        "target_quality": target_quality,
-        "max_strong_share": max_strong_share,
-        "max_cost_per_request": max_cost_per_request,
-    }
-
-    def at(right: NDArray[np.float64], *, drafts: bool) -> Calibration:
-        return calibrate(right, estimate(right, scores), prices, drafts=drafts, groups=groups_of(examples), **limits)
-
-    ways = [at(before, drafts=False), *([] if after is None else [at(after, drafts=True)])]
-    found = cheapest(*ways)
-    value = Value(tiers=len(prices))
+    if len(examples) < FEWEST:
+        raise ValueError(f"{len(examples)} outcomes are too few to learn from: at least {FEWEST}, better 200")
+    targets = Targets(
+        target_quality=target_quality, max_strong_share=max_strong_share, max_cost_per_request=max_cost_per_request
+    )
+    tiers = len(prices)
+    before, after = cross_fitted(examples, tiers=tiers, **options)
+    scores = np.array([[e.scores.get(t, np.nan) for t in range(tiers)] for e in examples])
+    value = Value(tiers=tiers, **options)
     value.fit(examples)
-    return LearnedRules(value, prices=prices, threshold=found.point.threshold, drafts=found.drafts), found
+    drafts = [None] * len(examples) if after is None else [tuple(row) for row in after.tolist()]
+    names = groups_of(examples)
+    number = {name: n for n, name in enumerate(dict.fromkeys(names))}
+    seen = [
+        Seen(tuple(b), a, tuple(s), number[name])
+        for b, a, s, name in zip(before.tolist(), drafts, scores.tolist(), names, strict=True)
+    ]
+    rules = LearnedRules(tiers=tiers, prices=prices, targets=targets, value=value, seen=seen)
+    return rules, rules.calibration or calibrate(before, estimate(before, scores), prices, drafts=False)
+
+
+def _short(values: tuple[float, ...] | None) -> list[float | None] | None:
+    return None if values is None else [None if math.isnan(x) else x for x in values]
+
+
+def _restored(row: Any, tiers: int) -> Seen:
+    before, after, scores, group = row
+    known = tuple(math.nan if x is None else float(x) for x in scores)
+    expected = [tuple(float(x) for x in part) for part in (before, after) if part is not None]
+    if any(len(part) != tiers for part in (*expected, known)) or not isinstance(group, int | None):
+        raise ValueError("an outcome has the wrong form")
+    if not all(0 <= x <= 1 or math.isnan(x) for part in (*expected, known) for x in part):
+        raise ValueError("a probability or a score is not between 0 and 1")
+    return Seen(expected[0], expected[1] if after is not None else None, known, group)

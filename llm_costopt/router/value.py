@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_costopt.router import features, logistic
-from llm_costopt.router.complexity import Complexity, Level, complexity
-from llm_costopt.router.confidence import Confidence, confidence
+from llm_costopt.router.complexity import Complexity, Level, complexity, level_of
+from llm_costopt.router.confidence import Confidence, confidence, sure_of
 from llm_costopt.router.features import Features
 from llm_costopt.router.task import Task, task_of
 from llm_costopt.types import Answer, Question
@@ -189,7 +189,7 @@ class _Model:
 class Value:
     """Estimate P(right) of each tier, and learn it from outcomes.
 
-    *complexity* and *confidence* are the rules that count while nothing is known; they must not raise.
+    *complexity* and *confidence* are the rules that count while nothing is known.
     *embedder* turns a text into a vector whose length never changes, which is then learned from as well.
     Estimates may be asked for while another thread learns. The same outcomes in the same order give the same weights.
     """
@@ -217,6 +217,11 @@ class Value:
             for d in range(tiers)
             for t in range(d, tiers)
         }
+
+    @property
+    def knows(self) -> bool:
+        """Tell whether there is any outcome."""
+        return any(m.outcomes for m in self._models())
 
     def before(self, question: Question) -> Estimate:
         """Estimate each tier's P(right) before any call."""
@@ -340,7 +345,7 @@ class Value:
         asked = self._ask(question)
         if answer is None:
             return _Described(asked, None, None, None)
-        sure, doubt = self._confidence(question, answer)
+        sure, doubt = sure_of(self._confidence, question, answer)
         after = asked.features + features.of_draft(asked.task, answer.text, sure)
         if self._embedder:
             after += features.of_embedding(self._embedder(answer.text), features.SIZE + self._dimensions)
@@ -352,7 +357,7 @@ class Value:
         if known is not None and known.question is question:
             return known
         task = task_of(question.messages)
-        level, why = self._complexity(question)
+        level, why = level_of(self._complexity, question)
         found = features.of_request(task, question, level)
         if self._embedder:
             found += features.of_embedding(self._embedder(task.text), features.SIZE)
@@ -377,6 +382,11 @@ class Value:
         for name, value in log_odds.items():
             found[features.place(name)] = value / features.UNITS.get(name, 1.0)
         return found
+
+
+def odds_of_draft(confidence: float) -> float:
+    """Give P(right) of a draft that the rules score with *confidence*, while nothing is known."""
+    return 1 / (1 + math.exp(-(_DRAFT_AT_0 + _DRAFT_SLOPE * confidence)))
 
 
 def cross_fitted(

@@ -6,8 +6,10 @@ import pytest
 
 from llm_costopt.flow import drive
 from llm_costopt.router.cascade import Attempt, Call, Outcome, cascade
-from llm_costopt.router.complexity import Level
-from llm_costopt.types import Message, Question
+from llm_costopt.router.complexity import Complexity, Level
+from llm_costopt.router.learned import LearnedRules
+from llm_costopt.router.policy import ByRules, Situation
+from llm_costopt.types import Answer, Message, Question
 
 QUESTION = Question(messages=(Message(role="human", text="?"),))
 
@@ -15,9 +17,19 @@ Replies = Mapping[int, str | Exception]
 """What each tier says."""
 
 
-def sure_of(reply: str) -> tuple[float, str]:
+def read(reply: str) -> Answer:
+    """Give a reply in the core's terms."""
+    return Answer(text=reply)
+
+
+def sure_of(_: Question, answer: Answer) -> tuple[float, str]:
     """Score a reply by the number in it: `cheap 0.5`."""
-    return float(reply.split()[1]), f"read from {reply!r}"
+    return float(answer.text.split()[1]), f"read from {answer.text!r}"
+
+
+def by_rules(complexity: Complexity, tiers: int = 2) -> ByRules:
+    """Decide by rules alone, with a threshold of 0.7."""
+    return ByRules(LearnedRules(tiers=tiers), complexity=complexity, confidence=sure_of, threshold=0.7)
 
 
 class Asked:
@@ -40,21 +52,13 @@ def route(
     ask: Callable[[Call], str],
     *,
     tiers: int = 2,
-    judge: Callable[[str], tuple[float, str]] = sure_of,
     unfit: Callable[[Exception], str | None] = lambda _: None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Outcome[str]:
     """Run one request of *level* through the flow, with a threshold of 0.7."""
-    flow = cascade(
-        QUESTION,
-        tiers=tiers,
-        complexity=lambda _: (level, "the test says so"),
-        judge=judge,
-        threshold=0.7,
-        unfit=unfit,
-        clock=clock,
-    )
-    return drive(flow, ask)
+    situation = Situation(question=QUESTION, usable=tuple(range(tiers)))
+    policy = by_rules(lambda _: (level, "the test says so"), tiers)
+    return drive(cascade(situation, policy, read=read, unfit=unfit, clock=clock), ask)
 
 
 def results(outcome: Outcome[str]) -> list[tuple[int, str]]:
@@ -72,7 +76,7 @@ def test_simple_and_complex_are_one_unseen_call(level: Level, tier: int) -> None
     assert [(c.tier, c.final, c.level, c.replaces) for c in ask.calls] == [(tier, True, level, None)]
     assert results(outcome) == [(tier, "accepted")]
     assert (outcome.attempts[0].confidence, outcome.attempts[0].why) == (None, None)
-    assert (outcome.level, outcome.why) == (level, "the test says so")
+    assert (outcome.first.level, outcome.first.why) == (level, "the test says so")
     assert not outcome.escalated
     assert not outcome.fell_back
 
@@ -170,11 +174,11 @@ def test_a_complexity_rule_that_raises(caplog: pytest.LogCaptureFixture) -> None
     def broken(question: Question) -> tuple[Level, str]:
         raise ZeroDivisionError
 
-    flow = cascade(QUESTION, tiers=2, complexity=broken, judge=sure_of, threshold=0.7)
+    flow = cascade(Situation(question=QUESTION, usable=(0, 1)), by_rules(broken), read=read)
     with caplog.at_level(logging.WARNING):
         outcome = drive(flow, Asked({0: "cheap 1.0"}))
 
-    assert (outcome.level, outcome.why, outcome.reply) == ("medium", "the rule failed", "cheap 1.0")
+    assert (outcome.first.level, outcome.first.why, outcome.reply) == ("medium", "the rule failed", "cheap 1.0")
     assert "ZeroDivisionError" in caplog.text
 
 
@@ -196,7 +200,7 @@ def test_the_rule_is_asked_about_the_question() -> None:
         seen.append(question)
         return "simple", ""
 
-    drive(cascade(QUESTION, tiers=2, complexity=rule, judge=sure_of, threshold=0.7), Asked({0: "cheap 1.0"}))
+    drive(cascade(Situation(question=QUESTION, usable=(0, 1)), by_rules(rule), read=read), Asked({0: "cheap 1.0"}))
 
     assert seen == [QUESTION]
 

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from llm_costopt.router.calibrate import Calibration
-from llm_costopt.router.learned import BAR, LearnedRules, learn_rules
+from llm_costopt.router.complexity import complexity
+from llm_costopt.router.confidence import confidence
+from llm_costopt.router.learned import LearnedRules, learn_rules
+from llm_costopt.router.policy import Policy, Situation, policy_of
 from llm_costopt.router.value import Example
 from llm_costopt.types import Answer, Message, Question
 
@@ -19,6 +22,25 @@ GOOD, BAD = "The total is 42, as the sum shows.", "Perhaps it is something, I lo
 def ask(text: str) -> Question:
     """Ask *text*."""
     return Question(messages=(Message(role="human", text=text),))
+
+
+def policy(rules: LearnedRules) -> Policy:
+    """Give the policy of a router that has learned *rules*."""
+    return policy_of(rules, complexity=complexity, confidence=confidence, threshold=0.7)
+
+
+def keeps(rules: LearnedRules, question: Question, answer: Answer) -> bool:
+    """Tell whether the first tier's draft is kept."""
+    s = Situation(question=question, usable=tuple(range(rules.tiers)))
+    step = policy(rules).start(s)
+    assert (step.tier, step.final) == (0, False)
+    return policy(rules).judge(s, step, answer).then is None
+
+
+def sent(rules: LearnedRules, text: str) -> tuple[int, bool]:
+    """Tell which tier is asked first, and whether its answer is taken as it comes."""
+    step = policy(rules).start(Situation(question=ask(text), usable=tuple(range(rules.tiers))))
+    return step.tier, step.final
 
 
 def traffic(n: int, seed: int = 1) -> list[Example]:
@@ -45,10 +67,9 @@ def test_the_rules_know_what_each_tier_can_do(learned: tuple[LearnedRules, Calib
     rules, found = learned
     fresh = traffic(200, seed=2)
     assert found.drafts
-    kept = [rules.confidence(e.question, e.answer)[0] >= BAR for e in fresh if e.answer]
+    kept = [keeps(rules, e.question, e.answer) for e in fresh if e.answer]
 
     assert sum(k == bool(e.scores[0]) for k, e in zip(kept, fresh, strict=True)) > 180
-    assert {rules.complexity(e.question)[0] for e in fresh} == {"medium"}
 
 
 def test_without_drafts_the_request_decides() -> None:
@@ -57,15 +78,16 @@ def test_without_drafts_the_request_decides() -> None:
     rules, found = learn_rules(blind, prices=PRICES, target_quality=0.9)
 
     assert not found.drafts
-    assert rules.complexity(ask("Please look up the entry number 7"))[0] == "simple"
-    assert rules.complexity(ask("Please untangle the riddle number 7"))[0] == "complex"
+    assert sent(rules, "Please look up the entry number 7") == (0, True)
+    assert sent(rules, "Please untangle the riddle number 7") == (1, True)
 
 
 def test_what_is_surely_wrong_is_never_kept(learned: tuple[LearnedRules, Calibration]) -> None:
-    """A truncated draft scores 0, whatever was learned."""
+    """A truncated draft is escalated, whatever was learned."""
     rules, _ = learned
 
-    assert rules.confidence(ask("Please look up the entry"), Answer(text=GOOD, finish="length")) == (0.0, "truncated")
+    assert keeps(rules, ask("Please look up the entry"), Answer(text=GOOD, finish="stop"))
+    assert not keeps(rules, ask("Please look up the entry"), Answer(text=GOOD, finish="length"))
 
 
 def test_rules_come_back_from_their_file(learned: tuple[LearnedRules, Calibration], tmp_path: Path) -> None:
@@ -76,10 +98,10 @@ def test_rules_come_back_from_their_file(learned: tuple[LearnedRules, Calibratio
     answers = [Answer(text=text, finish="stop") for text in (GOOD, BAD)]
 
     for e in traffic(20, seed=3):
-        assert again.complexity(e.question) == rules.complexity(e.question)
         for answer in answers:
-            score, _ = again.confidence(e.question, answer)
-            assert score == pytest.approx(rules.confidence(e.question, answer)[0], abs=0.02)
+            expected = rules.value.after(e.question, answer).right
+            assert again.value.after(e.question, answer).right == pytest.approx(expected, abs=0.02)
+    assert again.explanation == rules.explanation
     assert "riddle" not in (tmp_path / "router.json").read_text(encoding="utf-8")
     assert LearnedRules.load(tmp_path / "router.json").fingerprint == again.fingerprint
 
@@ -88,17 +110,18 @@ def test_learning_goes_on() -> None:
     """Outcomes that come later move the rules, and leave them their name: a cache keeps what it has."""
     rules, _ = learn_rules(traffic(100), prices=PRICES)
     question, answer = ask("Please look up the entry number 7"), Answer(text=GOOD, finish="stop")
-    before, name = rules.confidence(question, answer), rules.fingerprint
+    before, name = rules.value.after(question, answer).right[0], rules.fingerprint
     for _ in range(60):
         rules.learn(question, 0.0, tier=0, answer=answer)
 
-    assert rules.confidence(question, answer)[0] < before[0]
+    assert rules.value.after(question, answer).right[0] < before - 0.3
     assert rules.fingerprint == name
     assert rules.to_dict() != learn_rules(traffic(100), prices=PRICES)[0].to_dict()
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"point": {}}', '{"point": {"prices": [1], "threshold": "x", "drafts": 1}}', None]
+    "content",
+    ["", "[]", "{}", '{"format": 1}', '{"format": 2, "tiers": 2, "prices": ["x", 1], "value": {}, "seen": []}', None],
 )
 def test_a_file_that_is_none_is_told(content: str | None, tmp_path: Path) -> None:
     """A missing, broken or foreign file is one sentence that says what to do."""
@@ -124,10 +147,25 @@ def test_what_cannot_be_is_refused(count: int, limits: dict[str, Any], message: 
         learn_rules(traffic(count), prices=PRICES, **limits)
 
 
-def test_rules_are_for_two_tiers() -> None:
-    """More are refused, since a draft of a middle tier would be judged as if the first had written it."""
-    with pytest.raises(ValueError, match="two tiers"):
-        learn_rules(traffic(50), prices=[0.1, 0.5, 1.0])
+def test_rules_for_three_tiers() -> None:
+    """A doubtful draft goes to the tier that is worth its price, which may be the middle one."""
+    rng = random.Random(4)
+    examples = []
+    for _ in range(400):
+        right = rng.random() < 0.6
+        question = ask(f"Please look at the number {rng.randrange(10**6)}")
+        scores = {0: float(right), 1: 0.97, 2: 0.98}
+        examples.append(Example(question=question, scores=scores, answer=Answer(text=GOOD if right else BAD)))
+    rules, found = learn_rules(examples, prices=[0.05, 0.3, 1.0])
+    s = Situation(question=ask("Please look at the number 7"), usable=(0, 1, 2))
+    step = policy(rules).start(s)
+    then = policy(rules).judge(s, step, Answer(text=BAD)).then
+
+    assert found.drafts
+    assert keeps(rules, s.question, Answer(text=GOOD))
+    assert then is not None
+    assert (then.tier, then.final) == (1, True)
+    assert found.point.cost < 0.25
 
 
 def test_a_share_is_kept() -> None:
