@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 from llm_costopt.database import Database
+from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import Summary, summarise, units, usd
 from llm_costopt.types import CallRecord, Saved, Usage
 
@@ -130,7 +131,8 @@ class Ledger:
         The savings of a rejected draft or a shadow call are those that it was left with: minus its cost.
         """
         with self._db.transaction() as db:
-            rows = db.execute("SELECT * FROM calls WHERE at >= ? ORDER BY at, rowid", [_or_ever(since)])
+            earliest = float("-inf") if since is None else since
+            rows = db.execute("SELECT * FROM calls WHERE at >= ? ORDER BY at, rowid", [earliest])
             return [_record(dict(row)) for row in rows]
 
     def score(self, id: str, score: float, *, source: str = "user") -> None:  # noqa: A002 - as in `CallRecord`
@@ -145,13 +147,20 @@ class Ledger:
 
     def summary(self, hours: float | None = 24) -> Summary:
         """Sum up the last *hours*; all there is if None."""
-        since = None if hours is None else self._clock() - hours * 3600
         with self._db.transaction() as db:
-            return summarise(db, _or_ever(since))
+            return summarise(db, self._since(hours))
+
+    def requests(self, hours: float | None = 24) -> list[Request]:
+        """List the requests that ended in the last *hours*, the oldest first, each with its drafts; all if None."""
+        with self._db.transaction() as db:
+            return list(requests_of(db, self._since(hours)))
 
     def close(self) -> None:
         """Close the file; what was appended stays."""
         self._db.close()
+
+    def _since(self, hours: float | None) -> float:
+        return float("-inf") if hours is None else self._clock() - hours * 3600
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +200,3 @@ def _record(row: dict[str, Any]) -> CallRecord:
 
 def _units(amount: Decimal | None) -> int | None:
     return None if amount is None else units(amount)
-
-
-def _or_ever(since: float | None) -> float:
-    return float("-inf") if since is None else since

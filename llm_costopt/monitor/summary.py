@@ -16,6 +16,7 @@ SELECT
     count(*) FILTER (WHERE request) AS requests,
     count(*) FILTER (WHERE request AND cost IS NOT NULL) AS priced,
     count(*) FILTER (WHERE cache IS NULL) AS calls,
+    count(*) FILTER (WHERE shadow) AS shadow_calls,
     count(error) AS errors,
     count(*) FILTER (WHERE request AND cache = 'exact') AS exact,
     count(*) FILTER (WHERE request AND cache = 'semantic') AS semantic,
@@ -52,6 +53,8 @@ class Summary:
     """Requests that ended, failed ones included."""
     calls: int
     """Real calls, drafts, shadow calls and failed ones included; cache hits are none."""
+    shadow_calls: int
+    """Calls that were made beside an answer, only to compare; hits among them included."""
     errors: int
     """Calls that failed, drafts and shadow calls included."""
     cost_usd: Decimal
@@ -91,6 +94,7 @@ def summarise(db: sqlite3.Connection, since: float) -> Summary:
     return Summary(
         requests=totals["requests"],
         calls=totals["calls"],
+        shadow_calls=totals["shadow_calls"],
         errors=totals["errors"],
         cost_usd=cost,
         rejected_usd=usd(totals["rejected_cost"]),

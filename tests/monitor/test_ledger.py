@@ -220,6 +220,7 @@ def test_a_shadow_call_is_cost_and_no_request(ledger: Ledger) -> None:
     assert after == replace(
         before,
         calls=4,
+        shadow_calls=4,
         errors=1,
         unpriced=1,
         unpriced_models=("new",),
