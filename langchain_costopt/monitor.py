@@ -201,16 +201,15 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
         cost=None,
         latency=start.latency(now),
         cache=cache,
-        complexity=start.metadata.get("llm_costopt_complexity"),
-        replaces=start.metadata.get("llm_costopt_replaces"),
         batch=cache is None and _is_batch(said, ours),
         tags=start.tags,
+        **_decision(start.metadata, "llm_costopt_"),
     )
     return [(record, start.metadata.get("llm_costopt_baseline"))]
 
 
 def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced:
-    same = ("model", "provider", "latency", "complexity", "replaces", "error")
+    same: dict[str, Any] = {name: attempt.get(name) for name in ("model", "provider", "latency", "error")}
     record = CallRecord(
         id=attempt["id"],
         at=now,
@@ -219,7 +218,8 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
         cache=_cache(attempt.get("cache"), attempt.get("usage")),
         batch=bool(attempt.get("batch")),
         tags=start.tags,
-        **{name: attempt.get(name) for name in same},
+        **same,
+        **_decision(attempt),
     )
     return record, attempt.get("baseline")
 
@@ -233,12 +233,17 @@ def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]
         usage=usage_of_error(error),
         cost=None,
         latency=start.latency(now),
-        complexity=start.metadata.get("llm_costopt_complexity"),
-        replaces=start.metadata.get("llm_costopt_replaces"),
         tags=start.tags,
         error=type(error).__name__,
+        **_decision(start.metadata, "llm_costopt_"),
     )
     return [(record, start.metadata.get("llm_costopt_baseline"))]
+
+
+def _decision(said: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Read what a router says of a call."""
+    facts = {name: said.get(prefix + name) for name in ("complexity", "replaces", "tier", "why", "arm")}
+    return facts | {"shadow": bool(said.get(f"{prefix}shadow"))}
 
 
 def _once(name: str | None) -> str | None:

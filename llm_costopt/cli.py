@@ -1,4 +1,4 @@
-"""The command line: `llm-costopt demo`, `llm-costopt calibrate`."""
+"""The command line: `llm-costopt demo`, `llm-costopt calibrate`, `llm-costopt ab`."""
 
 import json
 import os
@@ -15,11 +15,15 @@ from rich.table import Table
 
 from llm_costopt.demo.log import LoggedRequest, read_log
 from llm_costopt.errors import CostOptError, MissingExtraError
+from llm_costopt.monitor.cli import ab
 
 if TYPE_CHECKING:
     from llm_costopt.router.calibrate import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+app.command()(ab)
 
 
 @app.callback()

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,7 @@ class Database:
         schema: the statements that make its tables.
         owner: the number in the file's header that tells our file from somebody else's.
         version: of the schema.
+        upgrades: the statements that turn a file of the version that they stand under into the next one.
         patience: seconds to wait for another process that is writing.
 
     Raises:
@@ -52,13 +53,22 @@ class Database:
     _db: sqlite3.Connection | None = None
 
     def __init__(
-        self, path: str | os.PathLike[str] | None, *, what: str, schema: str, owner: int, version: int, patience: float
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        what: str,
+        schema: str,
+        owner: int,
+        version: int,
+        upgrades: Mapping[int, str] | None = None,
+        patience: float,
     ) -> None:
         self._path = None if path is None else Path(path).absolute()
         self._what = what
         self._schema = schema
         self._owner = owner
         self._version = version
+        self._upgrades = upgrades or {}
         self._patience = patience
         self._closed = False
         self._lock = threading.Lock()
@@ -131,12 +141,12 @@ class Database:
         try:
             # Rows of some 2 kB would leave half of each of SQLite's usual 4 kB pages empty; holds for a new file only.
             db.execute("PRAGMA page_size = 16384")
-            is_new = not self._is_ours(db)
+            found = self._found(db)
             _write_ahead(db, self._patience)
             # WAL with NORMAL survives any crash of the process; a power cut may lose the last writes, never the file.
             db.execute("PRAGMA synchronous = NORMAL")
-            if is_new:
-                self._create(db)
+            if found != self._version:
+                self._prepare(db)
         except BaseException as problem:
             db.close()
             if getattr(problem, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_DELETE_NOENT:
@@ -144,15 +154,15 @@ class Database:
             raise
         return db
 
-    def _is_ours(self, db: sqlite3.Connection) -> bool:
-        """Say whether the tables are there; False for an empty file."""
+    def _found(self, db: sqlite3.Connection) -> int | None:
+        """Read the version of the tables; None for an empty file."""
         with db:
             db.execute("BEGIN")  # one view of the file: another process may be making its tables just now
             owner, version, tables = (
-                db.execute(query).fetchall()[0][0]
+                _number(db, query)
                 for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
             )
-        if owner == self._owner and version != self._version:
+        if owner == self._owner and version != self._version and version not in self._upgrades:
             raise UnusableFileError(
                 f"the {self._what} {str(self._path)!r} has schema version {version}, and this release keeps version "
                 f"{self._version}: give another path, and keep the file for the release that wrote it"
@@ -161,17 +171,25 @@ class Database:
             raise ValueError(
                 f"{str(self._path)!r} is a database, but not a {self._what}: give the {self._what} a file of its own"
             )
-        return bool(owner == self._owner)
+        return version if owner == self._owner else None
 
-    def _create(self, db: sqlite3.Connection) -> None:
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        """Make the tables, or bring them to this version, all or nothing."""
         with db:
             db.execute("BEGIN IMMEDIATE")
-            if db.execute("PRAGMA application_id").fetchall()[0][0] == self._owner:
+            steps = [self._schema]
+            if _number(db, "PRAGMA application_id") == self._owner:
+                steps = [self._upgrades[n] for n in range(_number(db, "PRAGMA user_version"), self._version)]
+            if not steps:
                 return  # another process was faster
-            for statement in self._schema.split(";"):
+            for statement in ";".join(steps).split(";"):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {self._owner}")
             db.execute(f"PRAGMA user_version = {self._version}")
+
+
+def _number(db: sqlite3.Connection, query: str) -> int:
+    return int(db.execute(query).fetchall()[0][0])
 
 
 def _create_private(path: Path) -> None:

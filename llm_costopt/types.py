@@ -7,6 +7,9 @@ from typing import Any, Literal
 
 CacheKind = Literal["exact", "semantic"]
 
+Arm = Literal["routed", "control"]
+"""Which side of a comparison a request was put on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -107,7 +110,7 @@ class Saved:
     cache: Decimal = Decimal(0)
     """US dollars: a stored answer instead of a call."""
     router: Decimal = Decimal(0)
-    """US dollars: a cheaper model instead of the strong one, less what rejected drafts cost."""
+    """US dollars: a cheaper model instead of the strong one, less what rejected drafts and shadow calls cost."""
     batch: Decimal = Decimal(0)
     """US dollars: the discount of the provider's Batch API."""
 
@@ -144,6 +147,14 @@ class CallRecord:
     """The host's tags of the call."""
     error: str | None = None
     """The class name of the error if the call failed; what it cost is known only if the error told its usage."""
+    tier: str | None = None
+    """The router's name of the tier that was asked; None without a router."""
+    why: str | None = None
+    """The router's reasons, never text of a request; None without a router."""
+    arm: Arm | None = None
+    """Which arm of a comparison the request was in; None without one."""
+    shadow: bool = False
+    """Whether the call was made beside the answer, only to compare: it is no request of its own."""
 
 
 OnRecord = Callable[[CallRecord], None]

@@ -5,9 +5,11 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llm_costopt import database as database_module
 from llm_costopt.database import Database, UnusableFileError
 
 
@@ -81,6 +83,53 @@ def test_another_version_is_not_touched(tmp_path: Path, version: int) -> None:
 
     with pytest.raises(UnusableFileError, match="schema version"):
         _open(tmp_path / "a.db")
+
+
+STEPS = {1: "ALTER TABLE t ADD COLUMN a DEFAULT 8; CREATE TABLE u (n)", 2: "ALTER TABLE t ADD COLUMN b DEFAULT 9"}
+
+
+def _of_version_3(path: Path, steps: dict[int, str]) -> Database:
+    schema = "CREATE TABLE t (n INTEGER UNIQUE, a, b); CREATE TABLE u (n)"
+    return Database(path, what="thing", schema=schema, owner=7, version=3, upgrades=steps, patience=5)
+
+
+def test_an_older_file_is_brought_to_the_current_version(tmp_path: Path) -> None:
+    """Every step from the file's version on is taken, once, and the rows stay."""
+    with _open(tmp_path / "a.db").transaction() as old:
+        old.execute("INSERT INTO t VALUES (1)")
+    for _ in range(2):
+        database = _of_version_3(tmp_path / "a.db", STEPS)
+        rows = [tuple(row) for row in database.run("SELECT n, a, b FROM t")]
+        version = database.run("PRAGMA user_version")[0][0]
+        database.close()
+
+    assert (rows, version) == ([(1, 8, 9)], 3)
+
+
+def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """Of steps that fail in the middle, nothing stays, and the version is still the old one."""
+    _open(tmp_path / "a.db").close()
+    with pytest.raises(ValueError, match="cannot open the thing"):
+        _of_version_3(tmp_path / "a.db", {**STEPS, 2: "ALTER TABLE missing ADD COLUMN b"})
+    database = _open(tmp_path / "a.db")
+
+    assert [row["name"] for row in database.run("PRAGMA table_info(t)")] == ["n"]
+
+
+def test_an_upgrade_by_another_process_in_between_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has found the old version, but comes second, takes no step again."""
+    path, write_ahead = tmp_path / "a.db", database_module._write_ahead
+    _open(path).close()
+
+    def overtaken(*args: Any) -> None:
+        monkeypatch.undo()
+        _of_version_3(path, STEPS).close()
+        write_ahead(*args)
+
+    monkeypatch.setattr(database_module, "_write_ahead", overtaken)
+    database = _of_version_3(path, STEPS)
+
+    assert [row["name"] for row in database.run("PRAGMA table_info(t)")] == ["n", "a", "b"]
 
 
 def test_a_strangers_database_is_not_touched(tmp_path: Path) -> None:

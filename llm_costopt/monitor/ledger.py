@@ -9,19 +9,20 @@ from decimal import Decimal
 from typing import Any, Self
 
 from llm_costopt.database import Database
+from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import Summary, summarise, units, usd
 from llm_costopt.types import CallRecord, Saved, Usage
 
 _OURS = 0x6C6C6D63
 """`llmc` in the header of the file: what tells a ledger from somebody else's database."""
 
-_VERSION = 1
+_VERSION = 2
 """Of the table's shape."""
 
 _PATIENCE = 5.0
 """Seconds to wait for another process that is writing."""
 
-_SCHEMA = """
+_TABLES_OF_1 = """
 CREATE TABLE calls (
     id TEXT PRIMARY KEY,
     at REAL NOT NULL,
@@ -45,12 +46,29 @@ CREATE INDEX calls_at ON calls (at);
 CREATE INDEX calls_replaces ON calls (replaces) WHERE replaces IS NOT NULL
 """
 
+_FROM_1 = """
+ALTER TABLE calls ADD COLUMN tier TEXT;
+ALTER TABLE calls ADD COLUMN why TEXT;
+ALTER TABLE calls ADD COLUMN arm TEXT;
+ALTER TABLE calls ADD COLUMN shadow INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE scores (
+    id TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at REAL NOT NULL,
+    score REAL NOT NULL,
+    PRIMARY KEY (id, source)
+)
+"""
+
+# A new file takes the same steps as an old one, so that there is one shape.
+_SCHEMA = f"{_TABLES_OF_1};{_FROM_1}"
+
 # `INSERT OR IGNORE` would also swallow a record that lacks what it must have.
 _INSERT = """
 INSERT INTO calls (id, at, model, provider, usage, cost, saved_cache, saved_router, saved_batch, latency,
-                   cache, complexity, replaces, batch, tags, error)
+                   cache, complexity, replaces, batch, tags, error, tier, why, arm, shadow)
 VALUES (:id, :at, :model, :provider, :usage, :cost, :saved_cache, :saved_router, :saved_batch, :latency,
-        :cache, :complexity, :replaces, :batch, :tags, :error)
+        :cache, :complexity, :replaces, :batch, :tags, :error, :tier, :why, :arm, :shadow)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -58,7 +76,13 @@ ON CONFLICT (id) DO NOTHING
 # The second condition serves a draft whose record arrives late.
 _REJECT = """
 UPDATE calls SET rejected = 1, saved_cache = 0, saved_batch = 0, saved_router = -cost
-WHERE NOT rejected AND (id = :replaces OR (id = :id AND EXISTS (SELECT 1 FROM calls WHERE replaces = :id)))
+WHERE NOT rejected AND NOT :shadow
+AND (id = :replaces OR (id = :id AND EXISTS (SELECT 1 FROM calls WHERE replaces = :id AND NOT shadow)))
+"""
+
+_SCORE = """
+INSERT INTO scores (id, source, at, score) VALUES (?, ?, ?, ?)
+ON CONFLICT (id, source) DO UPDATE SET at = excluded.at, score = excluded.score
 """
 
 _CAUSES = ("cache", "router", "batch")
@@ -80,11 +104,19 @@ class Ledger:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self._db = Database(path, what="ledger", schema=_SCHEMA, owner=_OURS, version=_VERSION, patience=_PATIENCE)
+        self._db = Database(
+            path,
+            what="ledger",
+            schema=_SCHEMA,
+            owner=_OURS,
+            version=_VERSION,
+            upgrades={1: _FROM_1},
+            patience=_PATIENCE,
+        )
         self._clock = clock
 
     def append(self, record: CallRecord) -> None:
-        """Keep *record*, once, and charge the draft that it replaces.
+        """Keep *record*, once, and charge the draft that it replaces; a shadow call saves minus its cost.
 
         Raises sqlite3.Error if it cannot be written, as on a full disk; then nothing of it is kept.
         """
@@ -96,21 +128,39 @@ class Ledger:
     def records(self, since: float | None = None) -> list[CallRecord]:
         """List the calls that ended at *since* (seconds since the epoch) or later, the oldest first.
 
-        The savings of a rejected draft are those that it was left with: minus its cost.
+        The savings of a rejected draft or a shadow call are those that it was left with: minus its cost.
         """
         with self._db.transaction() as db:
-            rows = db.execute("SELECT * FROM calls WHERE at >= ? ORDER BY at, rowid", [_or_ever(since)])
+            earliest = float("-inf") if since is None else since
+            rows = db.execute("SELECT * FROM calls WHERE at >= ? ORDER BY at, rowid", [earliest])
             return [_record(dict(row)) for row in rows]
+
+    def score(self, id: str, score: float, *, source: str = "user") -> None:  # noqa: A002 - as in `CallRecord`
+        """Keep how good the answer of the record *id* was, from 0 to 1, as *source* judges it.
+
+        The newest score of a source counts. The record may be appended later.
+        Raises ValueError for any other score, and sqlite3.Error if it cannot be written.
+        """
+        if not 0 <= score <= 1:
+            raise ValueError(f"a score is from 0 (bad) to 1 (good), not {score!r}")
+        self._db.run(_SCORE, id, source, self._clock(), float(score))
 
     def summary(self, hours: float | None = 24) -> Summary:
         """Sum up the last *hours*; all there is if None."""
-        since = None if hours is None else self._clock() - hours * 3600
         with self._db.transaction() as db:
-            return summarise(db, _or_ever(since))
+            return summarise(db, self._since(hours))
+
+    def requests(self, hours: float | None = 24) -> list[Request]:
+        """List the requests that ended in the last *hours*, the oldest first, each with its drafts; all if None."""
+        with self._db.transaction() as db:
+            return list(requests_of(db, self._since(hours)))
 
     def close(self) -> None:
         """Close the file; what was appended stays."""
         self._db.close()
+
+    def _since(self, hours: float | None) -> float:
+        return float("-inf") if hours is None else self._clock() - hours * 3600
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +172,8 @@ class Ledger:
 def _row(record: CallRecord) -> dict[str, Any]:
     fields = {name: getattr(record, name) for name in CallRecord.__slots__ if name != "saved"}
     saved = {cause: None if record.saved is None else getattr(record.saved, cause) for cause in _CAUSES}
+    if record.shadow:  # the request itself is compared with the baseline, and this call came on top
+        saved = {"cache": Decimal(0), "router": record.cost and -record.cost, "batch": Decimal(0)}
     return fields | {
         "usage": None if record.usage is None else json.dumps(asdict(record.usage)),
         "tags": json.dumps(record.tags),
@@ -141,13 +193,10 @@ def _record(row: dict[str, Any]) -> CallRecord:
             "cost": None if row["cost"] is None else usd(row["cost"]),
             "saved": None if None in saved.values() else Saved(**{cause: usd(n) for cause, n in saved.items()}),
             "batch": bool(row["batch"]),
+            "shadow": bool(row["shadow"]),
         }
     )
 
 
 def _units(amount: Decimal | None) -> int | None:
     return None if amount is None else units(amount)
-
-
-def _or_ever(since: float | None) -> float:
-    return float("-inf") if since is None else since

@@ -13,22 +13,25 @@ _DECIMALS = 11
 
 _TOTALS = """
 SELECT
-    count(*) FILTER (WHERE NOT rejected) AS requests,
-    count(*) FILTER (WHERE NOT rejected AND cost IS NOT NULL) AS priced,
+    count(*) FILTER (WHERE request) AS requests,
+    count(*) FILTER (WHERE request AND cost IS NOT NULL) AS priced,
     count(*) FILTER (WHERE cache IS NULL) AS calls,
+    count(*) FILTER (WHERE shadow) AS shadow_calls,
     count(error) AS errors,
-    count(*) FILTER (WHERE NOT rejected AND cache = 'exact') AS exact,
-    count(*) FILTER (WHERE NOT rejected AND cache = 'semantic') AS semantic,
-    count(*) FILTER (WHERE NOT rejected AND coalesce(complexity, replaces) IS NOT NULL) AS routed,
-    count(*) FILTER (WHERE NOT rejected AND replaces IS NOT NULL) AS escalated,
-    count(latency) FILTER (WHERE NOT rejected AND NOT batch) AS timed,
-    sum(latency) FILTER (WHERE NOT batch) AS seconds,
+    count(*) FILTER (WHERE request AND cache = 'exact') AS exact,
+    count(*) FILTER (WHERE request AND cache = 'semantic') AS semantic,
+    count(*) FILTER (WHERE request AND coalesce(complexity, replaces) IS NOT NULL) AS routed,
+    count(*) FILTER (WHERE request AND replaces IS NOT NULL) AS escalated,
+    count(latency) FILTER (WHERE request AND NOT batch) AS timed,
+    sum(latency) FILTER (WHERE NOT shadow AND NOT batch) AS seconds,
     count(*) FILTER (WHERE cost IS NULL AND error IS NULL) AS unpriced,
     coalesce(sum(cost), 0) AS cost,
+    coalesce(sum(cost) FILTER (WHERE rejected AND NOT shadow), 0) AS rejected_cost,
+    coalesce(sum(cost) FILTER (WHERE shadow), 0) AS shadow_cost,
     coalesce(sum(saved_cache), 0) AS saved_cache,
     coalesce(sum(saved_router), 0) AS saved_router,
     coalesce(sum(saved_batch), 0) AS saved_batch
-FROM calls WHERE at >= :since
+FROM (SELECT *, NOT (rejected OR shadow) AS request FROM calls WHERE at >= :since)
 """
 
 _BY_MODEL = """
@@ -44,16 +47,22 @@ FROM calls WHERE at >= :since AND cost IS NULL AND error IS NULL ORDER BY 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """What happened in a span of time. A rejected draft is a call, but no request of its own."""
+    """What happened in a span of time. A rejected draft or a shadow call is a call, but no request of its own."""
 
     requests: int
     """Requests that ended, failed ones included."""
     calls: int
-    """Real calls, those of drafts and failed ones included; cache hits are none."""
+    """Real calls, drafts, shadow calls and failed ones included; cache hits are none."""
+    shadow_calls: int
+    """Calls that were made beside an answer, only to compare; hits among them included."""
     errors: int
-    """Calls that failed, those of drafts included."""
+    """Calls that failed, drafts and shadow calls included."""
     cost_usd: Decimal
     """US dollars paid, as far as known."""
+    rejected_usd: Decimal
+    """The part of it that was paid for rejected drafts."""
+    shadow_usd: Decimal
+    """The part of it that was paid for shadow calls."""
     cost_per_request: Decimal | None
     """US dollars per request whose cost is known; None if there is none."""
     hits: Mapping[CacheKind, int]
@@ -85,8 +94,11 @@ def summarise(db: sqlite3.Connection, since: float) -> Summary:
     return Summary(
         requests=totals["requests"],
         calls=totals["calls"],
+        shadow_calls=totals["shadow_calls"],
         errors=totals["errors"],
         cost_usd=cost,
+        rejected_usd=usd(totals["rejected_cost"]),
+        shadow_usd=usd(totals["shadow_cost"]),
         cost_per_request=usd(units(cost / totals["priced"])) if totals["priced"] else None,
         hits={"exact": totals["exact"], "semantic": totals["semantic"]},
         hit_rate=_ratio(totals["exact"] + totals["semantic"], totals["requests"]),

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from langchain_core.caches import RETURN_VAL_TYPE, InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel, LangSmithParams
+from langchain_core.language_models.fake_chat_models import FakeListChatModelError
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_core.runnables import RunnableConfig
@@ -391,6 +393,32 @@ def attempt(name: str, model: str, **fields: Any) -> dict[str, Any]:
 
 
 ATTEMPTS = [attempt("draft", "cheap"), attempt("final", "strong", replaces="draft")]
+
+
+DECISION = {"tier": "fast", "why": "short question", "arm": "routed", "shadow": True}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_routers_decision_comes_through_metadata(handler: CostCallbackHandler, *, fails: bool) -> None:
+    """Tier, reason, arm and whether the call is a shadow are kept, whether it answers or fails."""
+    model = FakeListChatModel(responses=["yes"], error_on_chunk_number=0 if fails else None)
+    said = {f"llm_costopt_{name}": value for name, value in DECISION.items()}
+    with suppress(FakeListChatModelError):
+        list(model.stream("Is it?", watched(handler, metadata=said)))
+    (record,) = handler.records()
+
+    assert {name: getattr(record, name) for name in DECISION} == DECISION
+    assert (record.error is not None) == fails
+
+
+def test_a_silent_routers_decision_comes_with_its_attempts(handler: CostCallbackHandler) -> None:
+    """What an attempt says of tier, reason, arm and shadow is kept."""
+    attempts = [{"id": "a", **DECISION}, {"id": "b"}]
+    SilentRouter(messages=iter([answer(llm_costopt={"attempts": attempts})])).invoke("Is it?", watched(handler))
+    first, second = handler.records()
+
+    assert {name: getattr(first, name) for name in DECISION} == DECISION
+    assert (second.tier, second.why, second.arm, second.shadow) == (None, None, None, False)
 
 
 def test_a_silent_router_is_known_by_its_attempts(handler: CostCallbackHandler) -> None:

@@ -51,6 +51,9 @@ def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
         batch=True,
         tags=("x", "y"),
         error="TimeoutError",
+        tier="strong",
+        why="long question",
+        arm="control",
     )
     bare = CallRecord(id="c", at=NOW + 1, model=None, cost=None)
     ledger.append(bare)
@@ -203,6 +206,77 @@ def test_the_batch_api_does_not_count_as_slow(ledger: Ledger) -> None:
     assert ledger.summary().mean_latency == 1.0
 
 
+def test_a_shadow_call_is_cost_and_no_request(ledger: Ledger) -> None:
+    """What is asked only to compare is a call that saves minus its cost, and changes nothing of the requests."""
+    ledger.append(call("answer", cost=Decimal(2), latency=1.0, complexity="simple", saved=Saved(router=Decimal(8))))
+    before = ledger.summary()
+    shadow = call("shadow", cost=Decimal(10), latency=9.0, complexity="simple", shadow=True, model="strong")
+    ledger.append(replace(shadow, saved=Saved(router=Decimal(5), cache=Decimal(1))))
+    ledger.append(replace(shadow, id="hit", cost=Decimal(0), cache="semantic", saved=Saved(cache=Decimal(10))))
+    ledger.append(replace(shadow, id="lost", cost=None, saved=None, error="TimeoutError"))
+    ledger.append(replace(shadow, id="unpriced", cost=None, saved=None, model="new"))
+    after = ledger.summary()
+
+    assert after == replace(
+        before,
+        calls=4,
+        shadow_calls=4,
+        errors=1,
+        unpriced=1,
+        unpriced_models=("new",),
+        cost_usd=Decimal(12),
+        shadow_usd=Decimal(10),
+        cost_per_request=Decimal(12),
+        cost_by_model={"strong": Decimal(10), "cheap": Decimal(2)},
+        saved=Saved(router=Decimal(-2)),
+        saved_usd=Decimal(-2),
+    )
+    assert [r.saved for r in ledger.records()[1:]] == [Saved(router=Decimal(-10)), Saved(), None, None]
+
+
+def test_a_shadow_call_replaces_no_answer(ledger: Ledger) -> None:
+    """An answer stays a request even if a shadow call names it, in either order."""
+    ledger.append(call("early"))
+    for name in ("early", "late"):
+        ledger.append(call(f"beside {name}", shadow=True, replaces=name))
+    ledger.append(call("late"))
+
+    assert (ledger.summary().requests, ledger.summary().rejected_usd) == (2, Decimal(0))
+
+
+def test_rejected_drafts_are_a_part_of_the_cost(ledger: Ledger) -> None:
+    """What drafts cost is told apart, each once."""
+    ledger.append(call("draft", cost=Decimal(3)))
+    ledger.append(call("final", cost=Decimal(10), replaces="draft"))
+    summary = ledger.summary()
+
+    assert (summary.cost_usd, summary.rejected_usd, summary.shadow_usd) == (Decimal(13), Decimal(3), Decimal(0))
+
+
+def scores(ledger: Ledger) -> list[tuple[Any, ...]]:
+    """Read the table of scores."""
+    return [tuple(row) for row in ledger._db.run("SELECT id, source, at, score FROM scores ORDER BY id, source")]
+
+
+def test_the_newest_score_of_a_source_counts(ledger: Ledger) -> None:
+    """A source may change its mind, several sources stand beside each other, and no record is needed."""
+    ledger.score("a", 0)
+    ledger.score("a", 0.25, source="judge")
+    ledger.score("a", 1)
+    ledger.score("later", 0.5)
+
+    assert scores(ledger) == [("a", "judge", NOW, 0.25), ("a", "user", NOW, 1.0), ("later", "user", NOW, 0.5)]
+
+
+@pytest.mark.parametrize("score", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_score_is_from_0_to_1(ledger: Ledger, score: float) -> None:
+    """Stars, percentages and no number at all are refused, and nothing is kept."""
+    with pytest.raises(ValueError, match="a score is from 0"):
+        ledger.score("a", score)
+
+    assert scores(ledger) == []
+
+
 @given(st.lists(st.decimals(0, 50, places=11), max_size=30))
 def test_sums_are_exact(amounts: list[Decimal]) -> None:
     """The sum of any amounts is the sum to the last digit, which floats would not give."""
@@ -284,10 +358,50 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     """A later release's file is not written to."""
     path = tmp_path / "ledger.db"
     with Ledger(path) as ledger, ledger._db.transaction() as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
 
-    with pytest.raises(ValueError, match="has schema version 2, and this release keeps version 1: give another path"):
+    with pytest.raises(ValueError, match="has schema version 3, and this release keeps version 2: give another path"):
         Ledger(path)
+
+
+OF_RELEASE_0_1 = """
+CREATE TABLE calls (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, model TEXT, provider TEXT, usage TEXT, cost INTEGER, saved_cache INTEGER,
+    saved_router INTEGER, saved_batch INTEGER, latency REAL, cache TEXT, complexity TEXT, replaces TEXT,
+    batch INTEGER NOT NULL, tags TEXT NOT NULL, error TEXT, rejected INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX calls_at ON calls (at);
+CREATE INDEX calls_replaces ON calls (replaces) WHERE replaces IS NOT NULL;
+INSERT INTO calls VALUES
+    ('draft', 1, 'cheap', NULL, NULL, 100000000000, 0, -100000000000, 0, 1.5, NULL, 'medium', NULL, 0, '["x"]', NULL, 1),
+    ('final', 2, 'strong', NULL, NULL, 1000000000000, 0, 0, 0, 3.5, NULL, 'medium', 'draft', 0, '["x"]', NULL, 0);
+PRAGMA application_id = 1819045219;
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_ledger_of_version_1_goes_on(tmp_path: Path) -> None:
+    """A file of release 0.1 keeps its calls and takes new ones, and its tables are those of a new file."""
+    path = tmp_path / "ledger.db"
+    old = sqlite3.connect(path)
+    old.executescript(OF_RELEASE_0_1)
+    old.close()
+    with Ledger(path, clock=lambda: NOW) as ledger, Ledger() as new:
+        ledger.append(call("new", tier="cheap"))
+        ledger.score("final", 1)
+        draft, final, last = ledger.records()
+        summary = ledger.summary(None)
+        shapes = [
+            [tuple(row) for table in ("calls", "scores") for row in a._db.run(f"PRAGMA table_info({table})")]
+            for a in (ledger, new)
+        ]
+
+    assert draft == call(
+        "draft", at=1.0, saved=Saved(router=Decimal(-1)), latency=1.5, complexity="medium", tags=("x",)
+    )
+    assert (final.replaces, final.tier, final.shadow, last.tier) == ("draft", None, False, "cheap")
+    assert (summary.requests, summary.calls, summary.cost_usd, summary.rejected_usd) == (2, 3, Decimal(12), Decimal(1))
+    assert shapes[0] == shapes[1]
 
 
 def test_a_full_disk_is_an_error_that_leaves_the_totals_right(tmp_path: Path) -> None:
