@@ -1,20 +1,15 @@
 """What a router begins with, read off its tiers: their prices, what was learned, who judges."""
 
-import random
 from typing import TYPE_CHECKING
-
-from langchain_core.language_models import BaseChatModel
 
 from langchain_costopt._route import model_name, provider_of
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cooldown import CoolDown
 from llm_costopt.router.costs import Costs, rates_of
-from llm_costopt.router.judging import comparison, verdict
 from llm_costopt.router.learned import LearnedRules, Targets
 from llm_costopt.router.router import Memory
-from llm_costopt.router.shadow import Judge, Shadow
+from llm_costopt.router.shadow import Shadow
 from llm_costopt.router.spending import Allowance
-from llm_costopt.types import Answer, Question
 
 if TYPE_CHECKING:
     from langchain_costopt.router import RouterChatModel
@@ -61,16 +56,3 @@ def memory_of(router: "RouterChatModel") -> Memory:
         if targets.max_cost_per_request and usual
         else None,
     )
-
-
-def judge_of(judge: Judge | BaseChatModel | None) -> Judge | None:
-    """Make a chat model a judge."""
-    if not isinstance(judge, BaseChatModel):
-        return judge
-
-    def compare(question: Question, answer: Answer, reference: Answer) -> float | None:
-        swapped = random.random() < 0.5  # noqa: S311 - against a habit, not an enemy
-        reply = judge.invoke(comparison(question, answer, reference, swapped=swapped), {"tags": ["nostream"]})
-        return verdict(reply.text, swapped=swapped)
-
-    return compare

@@ -14,6 +14,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
 from langchain_costopt._front import Front, as_chunk
+from langchain_costopt._judge import judge_of
 from langchain_costopt._usage import usage
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
@@ -132,7 +133,8 @@ class Route:
             previous=Previous(tier=tier, age=max(0.0, time.time() - at)) if isinstance(at, int | float) else None,
             loop=tier if is_loop else 0,
         )
-        return self.router.core.begin(request)
+        core = replace(self.router.core, judge=judge_of(self.router.judge, self._apart(config)))
+        return core.begin(request)
 
     def _last_answer(self) -> tuple[AIMessage | None, int]:
         """Find the newest answer in the conversation, and the tier that gave it; None if no router of ours did."""
@@ -162,17 +164,18 @@ class Route:
         return None if usd is None else float(usd)
 
     def _beside(self, tier: int, config: RunnableConfig) -> Any:
-        """Ask a tier for comparison only; handlers are told so."""
-        said = {
-            **config.get("metadata", {}),
-            "llm_costopt_shadow": True,
-            "llm_costopt_tier": self.router.tier_name(tier),
-            "llm_costopt_baseline": model_name(self.router.strong),
-        }
-        apart = RunnableConfig(
-            callbacks=config.get("callbacks"), metadata=said, tags=[*config.get("tags", []), "nostream"]
-        )
+        """Ask a tier for comparison only."""
+        apart = self._apart(config, llm_costopt_tier=self.router.tier_name(tier))
         return self.tier(self.router.tiers[tier]).invoke(self.messages, apart, **self.options)
+
+    def _apart(self, config: RunnableConfig, **about: Any) -> RunnableConfig:
+        """Tell handlers that a call is made beside the request, and hide it from LangGraph's token stream."""
+        said = {"llm_costopt_shadow": True, "llm_costopt_baseline": model_name(self.router.strong), **about}
+        return RunnableConfig(
+            callbacks=config.get("callbacks"),
+            metadata={**config.get("metadata", {}), **said},
+            tags=[*config.get("tags", []), "nostream"],
+        )
 
     def _runnable(self, call: Call) -> Runnable[Any, Any]:
         return self.tier(self._model(call))

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._front import front
-from langchain_costopt._memory import judge_of, memory_of
+from langchain_costopt._memory import memory_of
 from langchain_costopt._route import Route, model_name
 from llm_costopt.monitor.prices import Price
 from llm_costopt.router.complexity import Complexity, complexity
@@ -105,7 +105,7 @@ class RouterChatModel(BaseChatModel):
 
     @property
     def core(self) -> Router:
-        """The router without LangChain, for one request."""
+        """The router without LangChain, as its options are now."""
         assert self.memory is not None  # noqa: S101 - made at the start
         return Router(
             names=[self.tier_name(tier) for tier in range(len(self.tiers))],
@@ -115,7 +115,6 @@ class RouterChatModel(BaseChatModel):
             threshold=self.threshold,
             budgets=self.budgets,
             control=self.control_share,
-            judge=judge_of(self.judge),
             on_score=self.on_score,
         )
 

@@ -8,18 +8,23 @@ if TYPE_CHECKING:
     from llm_costopt.cache.records import CacheStats
     from llm_costopt.cache.scope import cache_scope
     from llm_costopt.cache.semantic import SemanticCache
-    from llm_costopt.errors import BadLogError, CostOptError, MissingExtraError
+    from llm_costopt.errors import BadLogError, BudgetExceededError, CostOptError, MissingExtraError
     from llm_costopt.monitor.ledger import Ledger
     from llm_costopt.monitor.prices import Prices
     from llm_costopt.monitor.summary import Summary
+    from llm_costopt.router.learned import LearnedRules
+    from llm_costopt.router.spending import Budget
     from llm_costopt.types import Answer, CallRecord, Message, Question, Saved, ToolCall, Usage
 
 __all__ = [
     "Answer",
     "BadLogError",
+    "Budget",
+    "BudgetExceededError",
     "CacheStats",
     "CallRecord",
     "CostOptError",
+    "LearnedRules",
     "Ledger",
     "Message",
     "MissingExtraError",
@@ -39,7 +44,11 @@ __getattr__ = attach(
         "CacheStats": "llm_costopt.cache.records",
         "SemanticCache": "llm_costopt.cache.semantic",
         "cache_scope": "llm_costopt.cache.scope",
-        **dict.fromkeys(["BadLogError", "CostOptError", "MissingExtraError"], "llm_costopt.errors"),
+        **dict.fromkeys(
+            ["BadLogError", "BudgetExceededError", "CostOptError", "MissingExtraError"], "llm_costopt.errors"
+        ),
+        "Budget": "llm_costopt.router.spending",
+        "LearnedRules": "llm_costopt.router.learned",
         "Ledger": "llm_costopt.monitor.ledger",
         "Prices": "llm_costopt.monitor.prices",
         "Summary": "llm_costopt.monitor.summary",

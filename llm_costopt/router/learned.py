@@ -1,8 +1,8 @@
 """What a router has learned from outcomes, and the operating point that keeps to its target.
 
-Each outcome of all tiers is kept as a few numbers: what was expected of each tier by a model that had not seen the
-outcome, and what came of it. From these numbers the operating point is chosen anew as they grow. The text of a request is not
-among them.
+Each outcome of all tiers is kept as a few numbers: what is expected of each tier by a model that has not seen the outcome, and
+what came of it. From these numbers the operating point is chosen anew as they grow. The text of a request is not among
+them.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from llm_costopt.router.calibrate import Calibration, OperatingPoint, calibrate, cheapest, estimate, steps
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
-from llm_costopt.router.value import KEPT, Embed, Example, Value, cross_fitted, groups_of
+from llm_costopt.router.value import KEPT, NOBODY, Described, Embed, Example, Value, cross_fit, cross_fitted, groups_of
 from llm_costopt.types import Answer, Question
 
 FORMAT = 2
@@ -107,9 +107,13 @@ class LearnedRules:
     ) -> None:
         self.tiers = tiers
         self.prices = None if prices is None else tuple(prices)
-        self.value = value or Value(tiers=tiers, complexity=complexity, confidence=confidence, embedder=embedder)
+        self._options: dict[str, Any] = {"complexity": complexity, "confidence": confidence, "embedder": embedder}
+        self.value = value or Value(tiers=tiers, **self._options)
+        self._start = self.value.to_dict() if self.value.knows else None
         self._lock = threading.Lock()
-        self._seen: deque[Seen] = deque(seen, maxlen=KEPT)
+        self._before = tuple(seen)[-KEPT:]
+        self._fresh: deque[tuple[Described, tuple[float, ...]]] = deque(maxlen=KEPT)
+        self._seen: Sequence[Seen] = self._before
         self._calibrated_at = 0
         self.calibration: Calibration | None = None
         """The operating point with all it was chosen from; None where no target asks for one."""
@@ -122,7 +126,7 @@ class LearnedRules:
     @property
     def outcomes(self) -> int:
         """Return how many outcomes of all tiers the operating point may rest on."""
-        return len(self._seen)
+        return min(len(self._before) + len(self._fresh), KEPT)
 
     @property
     def explanation(self) -> str:
@@ -151,26 +155,41 @@ class LearnedRules:
         do not wait for it where a user waits.
         """
         known = tuple(float(scores[t]) for t in range(self.tiers))
-        before = self.value.before(question).right
-        after = None if answer is None else self.value.after(question, answer).right
+        described = self.value.describe(question, answer).forgetful()
         for tier, score in enumerate(known):
             self.value.learn(question, score, tier=tier, answer=answer)
         with self._lock:
-            self._seen.append(Seen(before, after, known))
-            due = len(self._seen) >= self._calibrated_at * GROWTH
+            self._fresh.append((described, known))
+            due = len(self._fresh) >= FEWEST and self.outcomes >= self._calibrated_at * GROWTH
         if due:
             self.calibrate()
 
     def calibrate(self) -> Calibration | None:
         """Choose the operating point anew from the outcomes there are."""
         with self._lock:
-            seen = list(self._seen)
-            self._calibrated_at = len(seen)
+            fresh = list(self._fresh)
+        seen = [*self._before, *self._estimated(fresh)][-KEPT:]
         found = self._choose(seen)
-        self.calibration = found
+        with self._lock:
+            self._seen, self.calibration, self._calibrated_at = seen, found, len(seen)
         return found
 
-    def _choose(self, seen: list[Seen]) -> Calibration | None:
+    def _estimated(self, fresh: Sequence[tuple[Described, tuple[float, ...]]]) -> list[Seen]:
+        """Estimate outcomes, each by a model that has not seen it."""
+        if len(fresh) < FEWEST:
+            return []
+        described = [x for x, _ in fresh]
+        examples = [Example(question=NOBODY, scores=dict(enumerate(scores))) for _, scores in fresh]
+        before, after = cross_fit(examples, described, begin=self._begin)
+        drafts = [None] * len(fresh) if after is None else [tuple(row) for row in after.tolist()]
+        return [Seen(tuple(b), a, known) for b, a, (_, known) in zip(before.tolist(), drafts, fresh, strict=True)]
+
+    def _begin(self) -> Value:
+        if self._start is None:
+            return Value(tiers=self.tiers, **self._options)
+        return Value.from_dict(self._start, tiers=self.tiers, **self._options)
+
+    def _choose(self, seen: Sequence[Seen]) -> Calibration | None:
         prices = self.prices
         if prices is None or not self.targets.any:
             return None
@@ -196,19 +215,18 @@ class LearnedRules:
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as JSON values; no text of a request can be read from it."""
-        with self._lock:
-            seen = list(self._seen)
         return {
             "format": FORMAT,
             "tiers": self.tiers,
             "prices": None if self.prices is None else list(self.prices),
             "targets": asdict(self.targets),
             "value": self.value.to_dict(),
-            "seen": [[_short(s.before), _short(s.after), _short(s.scores), s.group] for s in seen],
+            "seen": [[_short(s.before), _short(s.after), _short(s.scores), s.group] for s in self._seen],
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file *path*, for its owner's eyes only."""
+        self.calibrate()  # what came since the last time
         there = Path(path)
         beside = there.with_name(f"{there.name}.new")
         beside.touch(mode=0o600)
@@ -238,7 +256,14 @@ class LearnedRules:
         value = Value.from_dict(state["value"], tiers=tiers, **options)
         # Numbers that other features made say nothing about what these will make.
         seen = [_restored(row, tiers) for row in state["seen"]] if value.note is None else []
-        return cls(tiers=tiers, prices=prices, targets=targets or Targets(**state["targets"]), value=value, seen=seen)
+        return cls(
+            tiers=tiers,
+            prices=prices,
+            targets=targets or Targets(**state["targets"]),
+            value=value,
+            seen=seen,
+            **options,
+        )
 
 
 def learn_rules(
@@ -280,7 +305,7 @@ def learn_rules(
         Seen(tuple(b), a, tuple(s), number[name])
         for b, a, s, name in zip(before.tolist(), drafts, scores.tolist(), names, strict=True)
     ]
-    rules = LearnedRules(tiers=tiers, prices=prices, targets=targets, value=value, seen=seen)
+    rules = LearnedRules(tiers=tiers, prices=prices, targets=targets, value=value, seen=seen, **options)
     return rules, rules.calibration or calibrate(before, estimate(before, scores), prices, drafts=False)
 
 

@@ -4,7 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -191,6 +191,31 @@ class _Straight:
         raise NotImplementedError  # there is no draft
 
 
+class _Affordable:
+    """A policy that asks no tier whose call the budgets do not hold."""
+
+    def __init__(self, policy: Policy, run: "Run") -> None:
+        self._policy, self._run = policy, run
+
+    def start(self, s: Situation) -> Step:
+        step = self._policy.start(s)
+        try:
+            self._run.reserve(step.tier)
+        except BudgetExceededError:
+            step = self._policy.start(replace(s, thrift=1.0))
+            self._run.reserve(step.tier)
+        return step
+
+    def judge(self, s: Situation, step: Step, answer: Answer) -> Verdict:
+        verdict = self._policy.judge(s, step, answer)
+        if verdict.then is not None:
+            try:
+                self._run.reserve(verdict.then.tier)
+            except BudgetExceededError:
+                return replace(verdict, then=None, why=f"{verdict.why}; no budget holds a better one")
+        return verdict
+
+
 @dataclass(kw_only=True)
 class Run:
     """One request on its way; made by `Router.begin`."""
@@ -213,8 +238,8 @@ class Run:
     """When it began, in seconds since the epoch."""
     compared: bool
     """Whether the other tiers are asked as well, afterwards."""
-    prepaid: float = 0.0
-    """US dollars that were reserved before it was known which tier is asked."""
+    reserved: set[int] = field(default_factory=set)
+    """Tiers whose next call is charged already."""
     answers: dict[int, Answer] = field(default_factory=dict)
     """What the tiers said, as far as they were asked."""
     ids: dict[int, str] = field(default_factory=dict)
@@ -228,16 +253,15 @@ class Run:
         *read* gives a reply in the core's terms, *unfit* names the errors that mean a bad answer.
 
         Raises:
-            BudgetExceededError: the request might cost more than a budget leaves.
+            BudgetExceededError: a budget does not even hold what the cheapest usable tier is expected to cost.
         """
         memory = self.router.memory
-        self._reserve()
         for allowance in (memory.share, memory.mean_cost):
             if allowance:
                 allowance.request()
         return cascade(
             self.situation,
-            self._policy(),
+            _Affordable(self._policy(), self),
             read=read,
             unfit=unfit,
             begun=self._begun,
@@ -292,10 +316,10 @@ class Run:
         return _Straight() if self.arm == "control" else self.router.policy()
 
     def _begun(self, call: Call) -> None:
-        """Charge a call before it is made: many may be on their way."""
-        if self.usd is not None:
-            self._charge(self.usd[call.tier] - self.prepaid)
-            self.prepaid = 0.0
+        """Charge a call that was not reserved: a limit of the mean is, and a tier that stands in for one that failed."""
+        if self.usd is not None and call.tier not in self.reserved:
+            self._charge(self.usd[call.tier])
+        self.reserved.discard(call.tier)
         share = self.router.memory.share
         if share and call.tier == len(self.router.names) - 1:
             share.charge(1.0)
@@ -314,18 +338,24 @@ class Run:
             if attempt.reply is not None:
                 self.answers[call.tier] = read(attempt.reply)
 
-    def _reserve(self) -> None:
-        """Hold the least that the request may cost in each limit; none of it if one is exceeded."""
-        self.prepaid = min(self.usd[t] for t in self.situation.usable) if self.usd else 0.0
+    def reserve(self, tier: int) -> None:
+        """Hold what a call of *tier* is expected to cost: many may be on their way.
+
+        Raises:
+            BudgetExceededError: a budget does not hold it; then nothing is held.
+        """
+        if self.usd is None:
+            return
         held: list[Budget | Allowance] = []
         try:
             for limit in self.router.limits(self.request.tags):
-                limit.reserve(self.prepaid)
+                limit.reserve(self.usd[tier])
                 held.append(limit)
         except BudgetExceededError:
             for limit in held:
-                limit.charge(-self.prepaid)
+                limit.charge(-self.usd[tier])
             raise
+        self.reserved.add(tier)
 
     def _charge(self, usd: float) -> None:
         for limit in self.router.limits(self.request.tags):

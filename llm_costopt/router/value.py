@@ -10,7 +10,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,12 +96,26 @@ class _Asked:
     features: Features
 
 
+NOBODY = Question(messages=())
+"""Stands for a request that is forgotten."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Described:
+class Described:
+    """What a request and a draft look like to the models."""
+
     asked: _Asked
+    """The request."""
     after: Features | None
+    """The request with the draft; None if there is none."""
     confidence: float | None
+    """What the rules give the draft."""
     doubt: str | None
+    """Why."""
+
+    def forgetful(self) -> "Described":
+        """Leave out the text."""
+        return replace(self, asked=replace(self.asked, question=NOBODY, task=Task(text="", words=0, material=0)))
 
 
 class _Model:
@@ -236,7 +250,7 @@ class Value:
 
     def after(self, question: Question, answer: Answer, *, drafted: int = 0) -> Estimate:
         """Estimate P(right) of the draft *answer*, which tier *drafted* wrote, and of the tiers above it."""
-        x = self._describe(question, answer)
+        x = self.describe(question, answer)
         assert x.after is not None and x.doubt is not None  # noqa: S101, PT018 - there is an answer
         models = [self._after[drafted, t] for t in range(drafted, self.tiers)]
         return Estimate(
@@ -319,11 +333,11 @@ class Value:
     def _add(self, examples: Iterable[Example]) -> None:
         for e in examples:
             self._check(e)
-            described = self._describe(e.question, e.answer)
+            described = self.describe(e.question, e.answer)
             with self._lock:
                 self._put(e, described)
 
-    def _put(self, e: Example, x: _Described) -> None:
+    def _put(self, e: Example, x: Described) -> None:
         for tier, score in e.scores.items():
             weight = e.weights.get(tier, 1.0)
             self._before[tier].add(x.asked.features, score, weight)
@@ -341,15 +355,16 @@ class Value:
         if not 0 <= e.drafted < self.tiers:
             raise ValueError(f"there is no tier {e.drafted!r}, they are counted from 0 to {self.tiers - 1}")
 
-    def _describe(self, question: Question, answer: Answer | None) -> _Described:
+    def describe(self, question: Question, answer: Answer | None) -> Described:
+        """Say what a request, and the draft *answer* if there is one, look like to the models."""
         asked = self._ask(question)
         if answer is None:
-            return _Described(asked, None, None, None)
+            return Described(asked, None, None, None)
         sure, doubt = sure_of(self._confidence, question, answer)
         after = asked.features + features.of_draft(asked.task, answer.text, sure)
         if self._embedder:
             after += features.of_embedding(self._embedder(answer.text), features.SIZE + self._dimensions)
-        return _Described(asked, after, sure, doubt)
+        return Described(asked, after, sure, doubt)
 
     def _ask(self, question: Question) -> _Asked:
         """Describe a request once, though it is asked about before and after a draft and learned from."""
@@ -398,18 +413,27 @@ def cross_fitted(
     the second is None unless each example has a draft of the cheapest tier. *options* are those of `Value`.
     """
     scout = Value(tiers=tiers, **options)
-    described = [scout._describe(e.question, e.answer) for e in examples]  # noqa: SLF001 - this module's own
+    for e in examples:
+        scout._check(e)  # noqa: SLF001 - this module's own
+    described = [scout.describe(e.question, e.answer) for e in examples]
+    return cross_fit(examples, described, begin=lambda: Value(tiers=tiers, **options), folds=folds)
+
+
+def cross_fit(
+    examples: Sequence[Example], described: Sequence[Described], *, begin: Callable[[], Value], folds: int = 5
+) -> tuple[Array, Array | None]:
+    """Do the same with requests that are *described* already, from what `begin()` knows."""
+    tiers = begin().tiers
     has_drafts = all(x.after is not None and e.drafted == 0 for x, e in zip(described, examples, strict=True))
     before, after = np.zeros((len(examples), tiers)), np.zeros((len(examples), tiers))
     fold = _folds(groups_of(examples), folds)
     for k in range(folds):
-        value = Value(tiers=tiers, **options)
+        value = begin()
         for e, x, of in zip(examples, described, fold, strict=True):
             if of != k:
-                value._check(e)  # noqa: SLF001
-                value._put(e, x)  # noqa: SLF001
+                value._put(e, x)  # noqa: SLF001 - this module's own
         value.fit(())
-        for n in np.flatnonzero(fold == k):
+        for n in np.flatnonzero(fold == k).tolist():
             x = described[n]
             before[n] = [m.probability(x.asked.features) for m in value._before]  # noqa: SLF001
             if has_drafts and x.after is not None:
