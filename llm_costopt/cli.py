@@ -85,15 +85,15 @@ def calibrate(
 
 
 def _show_calibration(found: "Calibration", out: Path) -> None:
-    table = Table("strong calls", "quality kept", "at least", "cost", "")
+    table = Table("strong calls", "quality kept", "at least", "at most", "cost", "")
     points = [found.curve[n] for n in sorted({round(k * (len(found.curve) - 1) / 10) for k in range(11)})]
     for point in sorted([*points, found.point], key=lambda p: -p.strong_share):
         chosen = ("← drafts are judged" if found.drafts else "← chosen before any call") if point is found.point else ""
-        figures = (point.strong_share, point.quality, point.low, point.cost)
+        figures = (point.strong_share, point.quality, point.low, point.high, point.cost)
         table.add_row(*map(_percent, figures), chosen)
     console = Console()
     console.print(
-        f"{found.outcomes} outcomes; quality and cost are shares of all-strong, “at least” with 95 % confidence"
+        f"{found.outcomes} outcomes; quality and cost are shares of all-strong, “at least” and “at most” with 95 % confidence each"
     )
     console.print(table)
     console.print(found.explanation)

@@ -85,6 +85,11 @@ INSERT INTO scores (id, source, at, score) VALUES (?, ?, ?, ?)
 ON CONFLICT (id, source) DO UPDATE SET at = excluded.at, score = excluded.score
 """
 
+_SPENT = """
+SELECT coalesce(sum(cost), 0) FROM calls
+WHERE at >= :since AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+"""
+
 _CAUSES = ("cache", "router", "batch")
 
 
@@ -154,6 +159,12 @@ class Ledger:
         """List the requests that ended in the last *hours*, the oldest first, each with its drafts; all if None."""
         with self._db.transaction() as db:
             return list(requests_of(db, self._since(hours)))
+
+    def spent(self, since: float, tag: str | None = None) -> Decimal:
+        """Sum up the US dollars paid at *since* (seconds since the epoch) or later, by calls with *tag* if one is given."""
+        with self._db.transaction() as db:
+            (paid,) = db.execute(_SPENT, {"since": since, "tag": tag}).fetchone()
+        return usd(paid)
 
     def close(self) -> None:
         """Close the file; what was appended stays."""

@@ -80,7 +80,7 @@ def _flaws(question: Question, answer: Answer) -> Iterator[str]:
             yield f"unknown tool {call.name!r}"
         elif problem := _bad_arguments(call, question.tools.get(call.name)):
             yield problem
-    for language, code in _FENCE.findall(answer.text):
+    for language, code in _FENCE.findall(answer.text) if "```" in answer.text else ():
         if not _parses(language.lower(), code):
             yield f"{language} that does not parse"
     if _WANTS_JSON.search(task_of(question.messages).text) and not answer.tool_calls:

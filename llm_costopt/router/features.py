@@ -160,8 +160,10 @@ def _words(text: str, start: int) -> Features:
     pairs = (single[:-1] * _LEFT ^ single[1:] * _RIGHT) >> _FINE
     found = np.concatenate((np.array(list(chain.from_iterable(hashed)), dtype=np.uint32), pairs)) & _MASK
     found.sort()
-    first = np.flatnonzero(np.concatenate(([True], found[1:] != found[:-1])))  # a third of the time of np.unique
-    values = 1 + np.log(np.diff(first, append=len(found)))
+    ends = np.flatnonzero(found[1:] != found[:-1])  # a fifth of the time of np.unique
+    first, beyond = np.empty(len(ends) + 1, np.intp), np.empty(len(ends) + 1, np.intp)
+    first[0], first[1:], beyond[:-1], beyond[-1] = 0, ends + 1, ends + 1, len(found)
+    values = 1 + np.log(beyond - first)
     return Features((found[first] + start).astype(np.int32), (values / np.sqrt(values @ values)).astype(np.float32))
 
 

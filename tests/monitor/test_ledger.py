@@ -532,3 +532,16 @@ def test_a_fork_is_safe_while_a_thread_writes(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_was_spent_under_a_tag() -> None:
+    """A budget asks for what calls of a time, and of a tag, have cost; what has no known cost adds nothing."""
+    ledger = Ledger()
+    for n, (tags, cost) in enumerate([(("a",), "0.1"), (("a", "b"), "0.2"), (("ab",), "0.4"), ((), None)]):
+        paid = None if cost is None else Decimal(cost)
+        ledger.append(CallRecord(id=str(n), at=float(n), model="m", cost=paid, tags=tags))
+
+    assert ledger.spent(0.0) == Decimal("0.7")
+    assert ledger.spent(1.0) == Decimal("0.6")
+    assert ledger.spent(0.0, "a") == Decimal("0.3")
+    assert ledger.spent(0.0, "nobody") == 0

@@ -10,7 +10,7 @@ import pytest
 from llm_costopt.router.calibrate import Calibration
 from llm_costopt.router.complexity import complexity
 from llm_costopt.router.confidence import confidence
-from llm_costopt.router.learned import LearnedRules, learn_rules
+from llm_costopt.router.learned import LearnedRules, Targets, learn_rules
 from llm_costopt.router.policy import Policy, Situation, policy_of
 from llm_costopt.router.value import Example
 from llm_costopt.types import Answer, Message, Question
@@ -174,3 +174,53 @@ def test_a_share_is_kept() -> None:
 
     assert found.point.strong_share <= 0.2
     assert json.dumps(found.explanation)
+
+
+def test_outcomes_one_by_one_are_worth_as_much_as_a_log() -> None:
+    """What a router sees in its own traffic gives the operating point that a log of the same outcomes gives."""
+    examples = [Example(question=e.question, scores=e.scores, answer=e.answer) for e in traffic(120)]
+    rules = LearnedRules(tiers=2, prices=PRICES, targets=Targets(target_quality=0.95))
+    for e in examples:
+        rules.observe(e.question, e.scores, answer=e.answer)
+    found = learn_rules(examples, prices=PRICES)[1]
+
+    assert rules.calibrate() == found
+
+
+def test_outcomes_after_a_restart_add_to_those_before(tmp_path: Path) -> None:
+    """A file's outcomes and those that come later are counted together, and go into the next file."""
+    rules = LearnedRules(tiers=2, prices=PRICES, targets=Targets(target_quality=0.95))
+    for e in traffic(40):
+        rules.observe(e.question, e.scores, answer=e.answer)
+    rules.save(tmp_path / "a.json")
+    again = LearnedRules.load(tmp_path / "a.json")
+    for e in traffic(30, seed=9):
+        again.observe(e.question, e.scores, answer=e.answer)
+    again.save(tmp_path / "b.json")
+
+    assert again.outcomes == 70
+    assert LearnedRules.load(tmp_path / "b.json").explanation == again.explanation
+    assert (tmp_path / "b.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_other_targets_move_the_point(learned: tuple[LearnedRules, Calibration], tmp_path: Path) -> None:
+    """A file may be loaded for another target; a target without prices is refused."""
+    learned[0].save(tmp_path / "router.json")
+    strict, loose = (
+        LearnedRules.load(tmp_path / "router.json", targets=Targets(target_quality=x)) for x in (0.99, 0.8)
+    )
+
+    assert strict.calibration is not None
+    assert loose.calibration is not None
+    assert strict.calibration.point.strong_share > loose.calibration.point.strong_share
+    with pytest.raises(ValueError, match="prices="):
+        LearnedRules(tiers=2, targets=Targets(target_quality=0.9))
+
+
+@pytest.mark.parametrize(
+    "targets", [{"target_quality": 0.0}, {"max_strong_share": 1.5}, {"max_cost_per_request": -1.0}]
+)
+def test_a_target_that_is_none(targets: dict[str, float]) -> None:
+    """A share beyond 0 to 1, or an amount that is not above 0, is refused."""
+    with pytest.raises(ValueError, match=r"target|share|amount"):
+        Targets(**targets)
