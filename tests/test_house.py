@@ -113,7 +113,7 @@ def test_public_names() -> None:
         "cache_scope",
     ]
     assert core.__all__ == [
-        "Answer", "BadLogError", "CacheStats", "CallRecord", "CostOptError", "Ledger", "Message", "MissingExtraError",
+        "Answer", "BadLogError", "Budget", "BudgetExceededError", "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError",
         "Prices", "Question", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
     ]  # fmt: skip
     for module in (langchain, core):
