@@ -33,14 +33,10 @@ _HEDGE = re.compile(
     r"\b(?:i(?:['’]m| am) not (?:entirely |quite |completely |really )?(?:sure|certain)|i(?:['’]m| am) (?:unsure|uncertain)"
     r"|i (?:do not|don['’]t) (?:really )?know|i (?:think|believe|guess)\b|it(?:['’]s| is) (?:hard|difficult) to say|not entirely clear"
     r"|might be|may be|could be|possibly|perhaps|probably|as far as i know|if i remember|i cannot be certain|it depends)\b",
-    re.IGNORECASE,
 )
-_WANTS_MORE = re.compile(
-    r"\b(?:explain|describe|why|how|steps?|list|compare|write|summari[sz]e|outline|difference)\b", re.IGNORECASE
-)
-_WANTS_JSON = re.compile(
-    r"\b(?:as|in|valid|return|output|only) json\b|\bjson (?:only|object|array|format)\b", re.IGNORECASE
-)
+"""Like the others, it reads lower-case text: to ignore the case takes three times as long."""
+_WANTS_MORE = re.compile(r"\b(?:explain|describe|why|how|steps?|list|compare|write|summari[sz]e|outline|difference)\b")
+_WANTS_JSON = re.compile(r"\b(?:as|in|valid|return|output|only) json\b|\bjson (?:only|object|array|format)\b")
 
 
 def confidence(question: Question, answer: Answer) -> tuple[float, str]:
@@ -51,10 +47,10 @@ def confidence(question: Question, answer: Answer) -> tuple[float, str]:
         return UNREMARKABLE, "valid tool call"
     task = task_of(question.messages)
     score, reasons = UNREMARKABLE, []
-    if hedges := len(_HEDGE.findall(answer.text)):
+    if hedges := len(_HEDGE.findall(answer.text.lower())):
         score -= min(0.25 * hedges, 0.6)
         reasons.append("hedging")
-    if len(answer.text.split()) < 8 and _WANTS_MORE.search(task.text) and task.words > 5:
+    if len(answer.text.split()) < 8 and _WANTS_MORE.search(task.text.lower()) and task.words > 5:
         score -= 0.3
         reasons.append("too short for the question")
     return round(max(score, 0.0), 2), ", ".join(reasons) or "nothing speaks against it"
@@ -83,7 +79,7 @@ def _flaws(question: Question, answer: Answer) -> Iterator[str]:
     for language, code in _FENCE.findall(answer.text) if "```" in answer.text else ():
         if not _parses(language.lower(), code):
             yield f"{language} that does not parse"
-    if _WANTS_JSON.search(task_of(question.messages).text) and not answer.tool_calls:
+    if _WANTS_JSON.search(task_of(question.messages).text.lower()) and not answer.tool_calls:
         blocks = _FENCE.findall(answer.text) or [("json", answer.text)]
         # A block in another language is what was asked for: a program that returns JSON.
         if all(language.lower() in {"", "json"} for language, _ in blocks) and not _parses("json", blocks[0][1]):
