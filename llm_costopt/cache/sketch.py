@@ -63,13 +63,9 @@ class Sketch:
 
     def scan(self, words: NDArray[np.uint64], distance: NDArray[np.uint8]) -> None:
         """Fill *distance* with the differing bits of the first rows, as far as there are *words*; of removed ones with FAR."""
-        rows = distance.size
-        differing, bits = np.empty(rows, dtype=np.uint64), np.empty(rows, dtype=np.uint8)
-        np.bitwise_count(np.bitwise_xor(self.columns[0, :rows], words[0], out=differing), out=distance)
-        for column, word in zip(self.columns[1:], words[1:], strict=False):
-            np.bitwise_count(np.bitwise_xor(column[:rows], word, out=differing), out=bits)
-            np.add(distance, bits, out=distance)
-        np.bitwise_or(distance, self.far[:rows], out=distance)
+        differing = self.columns[: words.size, : distance.size] ^ words[:, None]
+        np.add.reduce(np.bitwise_count(differing), axis=0, dtype=np.uint8, out=distance)
+        np.bitwise_or(distance, self.far[: distance.size], out=distance)
 
     def add_rest(
         self, words: NDArray[np.uint64], rows: NDArray[np.intp], distance: NDArray[np.uint16], first: int
