@@ -129,7 +129,7 @@ class LocalStore:
 
     def _catch_up(self) -> None:
         """Index what other processes have stored, and on the first search all that the file holds."""
-        if not self._rows.changed():
+        if not self._is_shared or not self._rows.changed():
             return
         latest = self._caught_up
         for row in self._rows.vectors(self._embedder, latest):
