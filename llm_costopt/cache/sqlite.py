@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -226,19 +226,45 @@ def _open(path: str | os.PathLike[str] | None) -> Database:
     with suppress(OSError):  # what is wrong with the path, opening it will say
         found = file.stat()
     try:
-        return opened()
+        with _folder_locked(file, exclusive=False):
+            return opened()
     except UnusableFileError as problem:
-        if found:
-            _set_aside(file, found, str(problem))
-        return opened()
+        # Whoever were still opening the old file could take the log of the new one for its own, and empty it.
+        with _folder_locked(file, exclusive=True):
+            if found:
+                _set_aside(file, found, str(problem))
+            return opened()
+
+
+@contextmanager
+def _folder_locked(file: Path, *, exclusive: bool) -> Iterator[None]:
+    """Hold the folder of *file* against those that set a file aside, or against all that open one.
+
+    A lock that cannot be had, or not in time, is gone without.
+    """
+    with ExitStack() as at_the_end:
+        with suppress(OSError):  # no such folder, as opening the file will say, or a file system without locks
+            folder = os.open(file.absolute().parent, os.O_RDONLY)
+            at_the_end.callback(os.close, folder)
+            if fcntl is not None:
+                _lock(folder, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+                at_the_end.callback(fcntl.flock, folder, fcntl.LOCK_UN)  # for a child too, which has inherited it
+        yield
+
+
+def _lock(folder: int, kind: int) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    while time.monotonic() < give_up:
+        with suppress(BlockingIOError):
+            fcntl.flock(folder, kind | fcntl.LOCK_NB)
+            return
+        time.sleep(0.005)
 
 
 def _set_aside(file: Path, found: os.stat_result, problem: str) -> None:
     """Rename an unusable *file*, unless it is no longer the one that was *found*: another process was faster."""
-    with suppress(FileNotFoundError), file.open("rb") as unusable:
-        if fcntl is not None:
-            fcntl.flock(unusable, fcntl.LOCK_EX)
-        if not os.path.samestat(os.fstat(unusable.fileno()), found) or not os.path.samestat(file.stat(), found):
+    with suppress(FileNotFoundError):
+        if not os.path.samestat(file.stat(), found):
             return
         aside = file.with_name(f"{file.name}.{time.time_ns()}.aside")
         log.warning("%s; it is now %s, and a new one begins", problem, aside.name)

@@ -427,6 +427,21 @@ def test_processes_may_start_on_a_new_file_at_once(tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
+SETTERS_ASIDE = (
+    STARTERS.replace("children = []", "children = []; open(path, 'wb').write(b'no database' * 99)")
+    .replace("assert not [name", "assert 1 == len([name")
+    .replace("in name]", "in name])")
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_may_set_the_same_file_aside_at_once(tmp_path: Path) -> None:
+    """Six workers that find the same damaged file at the same moment set it aside once, and share the new one."""
+    result = run_python(SETTERS_ASIDE, tmp_path)
+
+    assert result.returncode == 0, result.stderr
+
+
 FORKER = """
 import os, sys
 from llm_costopt.cache.sqlite import SQLiteStore
