@@ -23,6 +23,8 @@ the requests of a stream hit instead of 59.3 %, and of another 55.3 % instead of
 
 _BITS = 20
 """Of a name. Among the 16 neighbours of a question two answers share one by chance once in some 8,000 questions."""
+_NAME = (1 << _BITS) - 1
+_SHIFTS = [n * _BITS for n in range(NAMES)]
 _PROSE = 1 << (NAMES * _BITS)
 
 _CODE = re.compile(r"```[^`]*```|`[^`]+`")
@@ -54,7 +56,7 @@ def number(answer: str) -> int:
     """
     words = _plain(answer)
     digest = blake2b(" ".join(words).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    name = int.from_bytes(digest, "big") % ((1 << _BITS) - 1) + 1  # 0 is no name
+    name = int.from_bytes(digest, "big") % _NAME + 1  # 0 is no name
     return name if len(words) < SHORT else name | _PROSE
 
 
@@ -70,8 +72,7 @@ def joined(own: int, agreeing: Iterable[int]) -> int:
 
 def names(says: int) -> tuple[int, ...]:
     """List the names in a number; answers that have one in common say the same."""
-    parts = (says >> (n * _BITS) & ((1 << _BITS) - 1) for n in range(NAMES))
-    return tuple(name for name in parts if name)
+    return tuple([name for shift in _SHIFTS if (name := says >> shift & _NAME)])
 
 
 def known(one: int, other: int) -> bool | None:

@@ -1,7 +1,9 @@
 """Text → unit vector: the `Embedder` protocol and the bundled default."""
 
 import logging
-from functools import cache
+import math
+import re
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -13,6 +15,13 @@ Vector: TypeAlias = NDArray[np.float32]
 
 Rows: TypeAlias = NDArray[np.float32]
 """One vector a row."""
+
+
+_MARKS = re.compile("[<\u2581]")
+"""Signs of what the tokenizer takes for its own marks, next to which spaces count."""
+
+_SHORT = 32
+"""Characters of a word up to which its tokens are remembered."""
 
 
 class Embedder(Protocol):
@@ -31,7 +40,7 @@ class Embedder(Protocol):
 class WordLlamaEmbedder:
     """Embed with the static vectors that the `wordllama` wheel holds: 256 numbers, no download.
 
-    Measured: 0.4 s to load on first use, then about 80 µs a question.
+    Measured: 0.4 s to load on first use, then about 10 µs a question, and 5 µs more for each word that is new.
     """
 
     name = "wordllama-256-folded"
@@ -43,11 +52,21 @@ class WordLlamaEmbedder:
         """
         folded = " ".join(text.casefold().split()).rstrip("?!. ")
         # What was nothing but marks is now empty and gives zeros: "?" and "!" have no meaning in common.
-        model = _model()
+        ids: list[int] = []
+        for word in [folded] if _MARKS.search(folded) else folded.split():
+            ids += _known(word) if len(word) <= _SHORT else _tokens(word)
         # The model's own `embed` makes a batch of one: the same numbers in twice the time.
-        ids = model.tokenizer.encode(folded, add_special_tokens=False).ids
-        vector: Vector = model.embedding.take(ids, axis=0, mode="clip").sum(axis=0) / max(1, len(ids))
+        vector: Vector = _model().embedding.take(ids, axis=0, mode="clip").sum(axis=0) / max(1, len(ids))
         return vector
+
+
+def _tokens(text: str) -> list[int]:
+    ids: list[int] = _model().tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+# No token of the model reaches over a space, so that a text has the tokens of its words, most of which were met before.
+_known = lru_cache(maxsize=16384)(_tokens)
 
 
 @cache
@@ -66,7 +85,7 @@ def _model() -> Any:
 def unit(vector: Vector) -> Vector | None:
     """Scale *vector* to length 1; None if it has no direction (empty text, NaN)."""
     flat = np.asarray(vector, dtype=np.float64).ravel()  # the squares of a small scale vanish in float32
-    length = float(np.linalg.norm(flat))
-    if not np.isfinite(length) or length == 0.0:
+    length = math.sqrt(flat.dot(flat))
+    if not math.isfinite(length) or length == 0.0:
         return None
-    return np.asarray(flat / length, dtype=np.float32)
+    return (flat / length).astype(np.float32)

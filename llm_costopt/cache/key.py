@@ -7,7 +7,9 @@ earlier turns, tools, schema, namespace, tenant, epoch. Similarity is only ever 
 import hashlib
 import json
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from llm_costopt.cache.followup import is_follow_up
@@ -38,15 +40,32 @@ def key_of(question: Question, *, namespace: str = "", tenant: str = "", epoch: 
     """Split *question* into what must match exactly and what may match by meaning."""
     *earlier, last = question.messages
     text = unicodedata.normalize("NFC", last.text).strip()
-    around = [namespace, tenant, epoch, question.model, question.with_tools, question.with_schema]
-    scope = _digest(_json([around, _canonical([*earlier, _without_text(last)])]))
-    system = tuple(m.text for m in earlier if m.role == "system")
+    around = (namespace, tenant, epoch, question.model, question.with_tools, question.with_schema)
+    system = tuple([m.text for m in earlier if m.role == "system"])
+    if len(system) == len(earlier) and all(map(_is_plain, question.messages)):
+        scope = _known_scope(around, system, last.role)
+    else:
+        scope = _scope(around, [*earlier, _without_text(last)])
     return Key(
         exact=_digest(scope + text),  # the scope's length is always the same: no other pair gives this line
         scope=scope,
         text=text,
         endpoint=hash((namespace, tenant, question.model, system, len(system) < len(earlier))),
     )
+
+
+def _scope(around: tuple[str | bool, ...], messages: Sequence[Message]) -> str:
+    return _digest(_json([around, _canonical(messages)]))
+
+
+@lru_cache(maxsize=64)  # an application has few system prompts, and each stands before many questions
+def _known_scope(around: tuple[str | bool, ...], system: tuple[str, ...], role: str) -> str:
+    return _scope(around, [*[Message(role="system", text=text) for text in system], Message(role=role, text="")])
+
+
+def _is_plain(m: Message) -> bool:
+    """Tell whether there is nothing but text: what may hold numbers is no key of a memory, for which 1 and True are the same."""
+    return (m.parts, m.name, m.tool_calls, m.tool_call_id, m.status) == ((), None, (), None, None)
 
 
 def exact_only(question: Question, text: str, max_words: int) -> str | None:
@@ -68,7 +87,7 @@ def exact_only(question: Question, text: str, max_words: int) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _canonical(messages: list[Message]) -> list[Any]:
+def _canonical(messages: Sequence[Message]) -> list[Any]:
     """Say what *messages* mean: ids that are minted per call become the order of their appearance."""
     order: dict[str | None, int] = {}
     return [

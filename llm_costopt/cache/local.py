@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.index import MemoryIndex, VectorIndex
+from llm_costopt.cache.reading import pack, sketch
 from llm_costopt.cache.sqlite import SQLiteStore
 from llm_costopt.cache.store import Entry, Nearby, Selection
 from llm_costopt.cache.verify import Neighbour
@@ -37,7 +38,7 @@ class LocalStore:
         self._embedder = embedder
         self._max_entries = max_entries
         self._index = MemoryIndex() if index is None else index
-        self._facts: dict[int, tuple[str, int, float | None]] = {}
+        self._facts: dict[int, tuple[str, int, bytes, float | None]] = {}
         self._parted: defaultdict[str, set[int]] = defaultdict(set)
         self._caught_up = 0
         self._lock = threading.Lock()
@@ -65,21 +66,22 @@ class LocalStore:
         while expired:
             neighbours, expired = [], False
             for entry, similarity in self._index.near(scope, vector, count + len(parted)):
-                text, says, expires_at = self._facts.get(entry, ("", 0, since))
+                text, says, packed, expires_at = self._facts.get(entry, ("", 0, b"", since))
                 if expires_at is not None and expires_at <= since:
                     self._forget(entry)  # or it would stand before what is fresh; stored anew, it is indexed anew
                     expired = True
                 elif entry not in parted:
-                    neighbours.append(Neighbour(entry=str(entry), similarity=similarity, text=text, says=says))
+                    neighbours.append(Neighbour(str(entry), similarity, text, says, packed))
         return Nearby(neighbours=neighbours[:count], entries=self._index.size(scope, vector.size))
 
     def put(self, entry: Entry, vector: Vector | None) -> Entry:
         """Store *entry* and make room for it."""
+        packed = b"" if vector is None else pack(sketch(entry.text))
         # In memory nobody else will ever ask for the vector, and the index has it.
-        kept = vector if self._is_shared else None
-        number = self._rows.put(entry, kept, None if kept is None else self._embedder)
+        kept = (vector, self._embedder, packed) if vector is not None and self._is_shared else ()
+        number = self._rows.put(entry, *kept)
         if vector is not None:
-            self._facts[number] = (entry.text, entry.says, entry.expires_at)
+            self._facts[number] = (entry.text, entry.says, packed, entry.expires_at)
             self._index.add(number, entry.scope, vector)
         self._make_room(entry.stored_at)
         return replace(entry, id=str(number))
@@ -127,11 +129,11 @@ class LocalStore:
 
     def _catch_up(self) -> None:
         """Index what other processes have stored, and on the first search all that the file holds."""
-        if not self._rows.changed():
+        if not self._is_shared or not self._rows.changed():
             return
         latest = self._caught_up
         for row in self._rows.vectors(self._embedder, latest):
-            self._facts[row.id] = (row.text, row.says, row.expires_at)
+            self._facts[row.id] = (row.text, row.says, row.sketch, row.expires_at)
             self._index.add(row.id, row.scope, row.vector)
             latest = row.written
         for exact, entry in self._rows.parted():

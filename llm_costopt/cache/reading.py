@@ -1,6 +1,7 @@
 """What the guards and the verifier look at in a question, found in one pass and kept."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache, reduce
@@ -13,6 +14,11 @@ from llm_costopt.cache import vocabulary as v
 
 BITS = 1021
 """Places of a sketch. Of some 35 trigrams of a question about one shares its place with another."""
+
+_RULES = b"\1"
+"""What a packed sketch begins with. Count it up with any change of what a text's sketch is: older ones are made anew."""
+
+_WIDTH = -(-BITS // 8)
 
 _WORD = re.compile(r"[^\W_]+")
 _SHOUTED = re.compile(r"\b[A-Z]{2,}\b")
@@ -64,21 +70,20 @@ class Reading(NamedTuple):  # which is made in a fifth of the time of a frozen d
 
 
 class Sketch(NamedTuple):
-    """Which parts one text has, one bit for each, so that what two texts share is counted in one step."""
+    """Which parts one text has, as places, so that what two texts share is counted in one step."""
 
     trigrams: int
-    """Runs of three characters."""
+    """Runs of three characters, one bit for each."""
     length: int
     """Bits of those."""
-    words: int
-    """Words that carry meaning."""
+    words: bytes
+    """Words that carry meaning, two bytes for each, none twice; see `places`."""
 
 
 @lru_cache(maxsize=4096)  # some 3 kB each
 def read(text: str) -> Reading:
     """Take *text* apart."""
-    folded, words, there, plain, bare = _split(text)
-    content = _content(text, bare)
+    folded, words, there, plain, bare, content = _split(text)
     kind = _kind(plain, bare)
     return Reading(
         words=words,
@@ -99,45 +104,88 @@ def read(text: str) -> Reading:
     )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)  # some 500 bytes each
 def sketch(text: str) -> Sketch:
-    """Sketch *text*, in a fourth of the time that reading it takes: most neighbours are only compared."""
-    _, words, _, _, bare = _split(text)
-    trigrams = _trigrams(words)
-    return Sketch(trigrams=trigrams, length=trigrams.bit_count(), words=_sketch(frozenset(_content(text, bare))))
+    """Sketch *text*, in half of the time that reading it takes: most neighbours are only compared."""
+    parts = _split(text)
+    trigrams = _trigrams(parts.words)
+    return Sketch(
+        trigrams=trigrams,
+        length=trigrams.bit_count(),
+        words=b"".join(dict.fromkeys(map(_place_of_word, parts.content))),
+    )
 
 
-def _split(text: str) -> tuple[str, tuple[str, ...], frozenset[str], str, tuple[str, ...]]:
-    """Fold *text*, find its words, in order and without, and the same without what is only polite."""
+def pack(sketch: Sketch) -> bytes:
+    """Write *sketch* in some 140 bytes, to be kept beside the text."""
+    return _RULES + sketch.trigrams.to_bytes(_WIDTH, "little") + sketch.words
+
+
+def unpack(packed: bytes) -> Sketch | None:
+    """Read what `pack` wrote, in a thirtieth of the time that sketching takes; None if it was by other rules."""
+    if not packed.startswith(_RULES):
+        return None
+    trigrams = int.from_bytes(packed[1 : _WIDTH + 1], "little")
+    return Sketch(trigrams, trigrams.bit_count(), packed[_WIDTH + 1 :])
+
+
+def places(words: bytes) -> frozenset[int]:
+    """List the places of the words of any number of sketches, put together."""
+    return frozenset(memoryview(words).cast("H"))
+
+
+class _Parts(NamedTuple):
+    folded: str
+    words: tuple[str, ...]
+    there: frozenset[str]
+    plain: str
+    """Folded, without what is only polite."""
+    bare: tuple[str, ...]
+    """The words of that."""
+    content: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)  # what is asked is both read and sketched
+def _split(text: str) -> _Parts:
     folded = text.casefold()
     words = tuple(_WORD.findall(folded))
     there = frozenset(words)
     plain = folded if there.isdisjoint(v.POLITE_SIGNS) else v.POLITE.sub(" ", text).casefold()
-    return folded, words, there, plain, words if plain is folded else tuple(_WORD.findall(plain))
+    bare = words if plain is folded else tuple(_WORD.findall(plain))
+    return _Parts(folded, words, there, plain, bare, _content(text, bare))
 
 
 def _content(text: str, bare: tuple[str, ...]) -> tuple[str, ...]:
     return (*[_stem(w) for w in bare if w not in v.EMPTY], *_shouted(text))
 
 
-def _sketch(parts: Iterable[str]) -> int:
+def _bits(parts: Iterable[str]) -> int:
     return reduce(or_, map(_bit, parts), 0)
 
 
 @lru_cache(maxsize=32768)
 def _bit(part: str) -> int:
-    return 1 << crc32(part.encode("utf-8", "surrogatepass")) % BITS
+    return 1 << _place(part)
+
+
+@lru_cache(maxsize=16384)
+def _place_of_word(word: str) -> bytes:
+    return _place(word).to_bytes(2, sys.byteorder)
+
+
+def _place(part: str) -> int:
+    return crc32(part.encode("utf-8", "surrogatepass")) % BITS
 
 
 def _trigrams(words: tuple[str, ...]) -> int:
     # Word by word, since most words have been met before; then the trigrams across the spaces.
     across = [f"{one[-1]} {other[0]}" for one, other in pairwise(words)]
-    return reduce(or_, map(_spelling, words), _sketch(across))
+    return reduce(or_, map(_spelling, words), _bits(across))
 
 
 @lru_cache(maxsize=16384)
 def _spelling(word: str) -> int:
-    return _sketch([f" {word} "[n : n + 3] for n in range(len(word))])
+    return _bits([f" {word} "[n : n + 3] for n in range(len(word))])
 
 
 def _counted(parts: Iterable[str]) -> Mapping[str, int]:

@@ -1,7 +1,7 @@
 """One bit a dimension: which few of very many vectors are worth an exact product?
 
 Whether each number of a vector is above its mean makes 64 of them one word, and XOR and a count of bits compare two
-such words. The first 128 bits sort most rows out, all bits find the best few of the rest.
+such words. The first bits sort most rows out, all bits find the best few of the rest.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ from llm_costopt.cache.embed import Rows, Vector
 FIRST = 2
 """Words of every row that are compared: 128 bits, whatever the dimensions."""
 
-SECOND = 2048, 1 / 64
+FIRST_OF_FEW = 4, 32_768
+"""Words that are compared of up to so many rows: there a second look at some of them would take longer."""
+
+SECOND = 1536, 1 / 128
 """How many rows at least, and which share of them, are compared by all of their bits."""
 
 BLOCK = 4096
@@ -23,40 +26,34 @@ BLOCK = 4096
 SAMPLE = 1024
 """How many rows a mean, and how many distances a quantile, is estimated from."""
 
-FAR = 127
-"""What a removed row is farther off by: more than can matter, and in a byte with 128 bits on top."""
+FAR = 255
+"""What a removed row is off by: more than can matter, and the most that a byte holds."""
 
-
-LAST = 65535
-"""What a removed row is off by once all bits are compared."""
+LAST = 50_000
+"""What a removed row is off by before the further words are compared."""
 
 
 class Sketch:
     """The bits of up to *capacity* rows, and the mean that they are taken at, of when it had *seen* so many."""
 
-    __slots__ = ("far", "first", "mean", "rest", "seen")
+    __slots__ = ("columns", "far", "mean", "seen")
 
     def __init__(self, mean: Vector, capacity: int, *, seen: int) -> None:
         self.mean = mean
         self.seen = seen
-        words = -(-mean.size // 64)
-        # The words that are compared of every row stand in columns, to be read without gaps; the others stand together.
-        self.first = np.empty((min(FIRST, words), capacity), dtype=np.uint64)
-        self.rest = np.empty((capacity, words - len(self.first)), dtype=np.uint64)
+        self.columns = np.empty((-(-mean.size // 64), capacity), dtype=np.uint64)
         self.far = np.zeros(capacity, dtype=np.uint8)
 
     def write(self, start: int, rows: Rows) -> None:
         """Sketch *rows* as those from *start* on."""
         for block in range(0, len(rows), BLOCK):
             words = self.words(rows[block : block + BLOCK])
-            place = slice(start + block, start + block + len(words))
-            self.first[:, place] = words[:, :FIRST].T
-            self.rest[place] = words[:, FIRST:]
+            self.columns[:, start + block : start + block + len(words)] = words.T
 
     def words(self, rows: Rows) -> NDArray[np.uint64]:
         """Return the bits of *rows* (or of a vector), 64 to a word."""
         bits = np.packbits(rows > self.mean, axis=-1)
-        whole = 8 * (len(self.first) + self.rest.shape[1])
+        whole = 8 * len(self.columns)
         if bits.shape[-1] < whole:
             padded = np.zeros((*bits.shape[:-1], whole), dtype=np.uint8)
             padded[..., : bits.shape[-1]] = bits
@@ -65,21 +62,17 @@ class Sketch:
         return words
 
     def scan(self, words: NDArray[np.uint64], distance: NDArray[np.uint8]) -> None:
-        """Fill *distance* with the differing bits of the first words of the first rows."""
-        differing, bits = np.empty(distance.size, dtype=np.uint64), np.empty(distance.size, dtype=np.uint8)
-        so_far = self.far[: distance.size]
-        for column, word in zip(self.first, words, strict=False):
-            np.bitwise_xor(column[: distance.size], word, out=differing)
-            np.bitwise_count(differing, out=bits)
-            np.add(so_far, bits, out=distance)
-            so_far = distance
+        """Fill *distance* with the differing bits of the first rows, as far as there are *words*; of removed ones with FAR."""
+        differing = self.columns[: words.size, : distance.size] ^ words[:, None]
+        np.add.reduce(np.bitwise_count(differing), axis=0, dtype=np.uint8, out=distance)
+        np.bitwise_or(distance, self.far[: distance.size], out=distance)
 
-    def add_rest(self, words: NDArray[np.uint64], rows: NDArray[np.intp], distance: NDArray[np.uint16]) -> None:
-        """Add the differing bits of the further words of *rows* to *distance*."""
-        bits = np.bitwise_count(self.rest.take(rows, axis=0) ^ words[FIRST:])
-        for column in bits.T:  # a sum over so short an axis takes ten times as long
-            distance += column
-        distance[self.far.take(rows) == FAR] = LAST
+    def add_rest(
+        self, words: NDArray[np.uint64], rows: NDArray[np.intp], distance: NDArray[np.uint16], first: int
+    ) -> None:
+        """Add the differing bits of *rows* in all but the *first* words to *distance*."""
+        for column, word in zip(self.columns[first:], words[first:], strict=True):
+            distance += np.bitwise_count(column.take(rows) ^ word)
 
 
 def mean_of(rows: Rows) -> Vector:
@@ -94,21 +87,32 @@ def candidates(sketches: Sequence[tuple[Sketch, int]], vector: Vector, count: in
     ends = [0]
     for _, rows in sketches:
         ends.append(ends[-1] + rows)
-    first = np.empty(ends[-1], dtype=np.uint8)
+    few, at_most = FIRST_OF_FEW
+    first = few if ends[-1] <= at_most else FIRST
+    distance = np.empty(ends[-1], dtype=np.uint8)
     for (sketch, _), words, start, end in zip(sketches, asked, ends, ends[1:], strict=False):
-        sketch.scan(words, first[start:end])
-    near = _nearest(first, count)
-    distance = first.take(near).astype(np.uint16)
-    bounds = np.searchsorted(near, ends)
-    for (sketch, _), words, start, a, b in zip(sketches, asked, ends, bounds, bounds[1:], strict=False):
-        sketch.add_rest(words, near[a:b] - start, distance[a:b])
-    return near[np.sort(np.argpartition(distance, count - 1)[:count])]
-
-
-def _nearest(first: NDArray[np.uint8], count: int) -> NDArray[np.intp]:
-    """List the rows that are worth comparing by all bits, at least *count*."""
+        sketch.scan(words[:first], distance[start:end])
+    if asked[0].size <= first:
+        near = _nearest(distance, count, count + count // 2)
+        return _best(near, distance.take(near), count)
     least, share = SECOND
-    within = np.cumsum(np.bincount(first[:: max(1, first.size // SAMPLE)]))
-    wanted = max(least, 2 * count, share * first.size) / first.size * within[-1]
-    near = np.flatnonzero(first <= int(np.searchsorted(within, wanted)))
-    return near if near.size >= count else np.arange(first.size)
+    near = _nearest(distance, count, max(least, 2 * count, share * distance.size))
+    exact = distance.take(near).astype(np.uint16)
+    exact[exact == FAR] = LAST
+    bounds = near.searchsorted(ends)
+    for (sketch, _), words, start, a, b in zip(sketches, asked, ends, bounds, bounds[1:], strict=False):
+        sketch.add_rest(words, near[a:b] - start, exact[a:b], first)
+    return _best(near, exact, count)
+
+
+def _nearest(distance: NDArray[np.uint8], least: int, wanted: float) -> NDArray[np.intp]:
+    """List about as many of the nearest rows as are *wanted*, in ascending order; never fewer than *least*."""
+    within = np.bincount(distance[:: max(1, distance.size // SAMPLE)]).cumsum()
+    [near] = (distance <= int(within.searchsorted(wanted / distance.size * within[-1]))).nonzero()
+    return near if near.size >= least else np.arange(distance.size)
+
+
+def _best(near: NDArray[np.intp], distance: NDArray[np.unsignedinteger], count: int) -> NDArray[np.intp]:
+    """List the *count* rows of *near* with the least *distance*, in ascending order."""
+    # A stable sort of such small numbers counts them, which is quicker than a partition that compares them.
+    return near[np.sort(distance.argsort(kind="stable")[:count])]

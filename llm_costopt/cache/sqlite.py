@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +26,14 @@ log = logging.getLogger(__name__)
 _OURS = 0x6C6C6D71
 """`llmq` in the header of the file: what tells a cache from somebody else's database."""
 
-_VERSION = 2
+_VERSION = 3
 """Of the table's shape; a file of another version is set aside."""
 
 _PATIENCE = 1.0
 """Seconds to wait for another process that is writing: a call that waits for its cache had better be made."""
+
+_PAGE = 1000
+"""Rows that are read at once: of 100,000 all at once would take up half as much memory again as the index of them."""
 
 # AUTOINCREMENT: an id must never name another question later, since the indexes of
 # other processes go on holding it for a while.
@@ -42,6 +45,7 @@ CREATE TABLE entries (
     namespace TEXT NOT NULL,
     scope TEXT NOT NULL,
     text TEXT NOT NULL,
+    sketch BLOB,
     embedder TEXT,
     vector BLOB,
     payload TEXT NOT NULL,
@@ -73,6 +77,8 @@ class Indexed(NamedTuple):
     text: str
     says: int
     expires_at: float | None
+    sketch: bytes
+    """Of the text, as `reading.pack` wrote it."""
     vector: Vector
 
 
@@ -98,20 +104,20 @@ class SQLiteStore:
         """Look up an entry by its id."""
         return self._one("id = ?", entry)
 
-    def put(self, entry: Entry, vector: Vector | None = None, embedder: str | None = None) -> int:
+    def put(self, entry: Entry, vector: Vector | None = None, embedder: str | None = None, sketch: bytes = b"") -> int:
         """Store *entry*, in place of the one with the same digest if there is one, and return its id."""
         with self._db.transaction("IMMEDIATE") as db:
             [(written,)] = db.execute("UPDATE writes SET last = last + 1 RETURNING last").fetchall()
             rows = db.execute(
-                "INSERT INTO entries (exact, written, namespace, scope, text, embedder, vector, payload, answer, says,"
-                " model, tags, stored_at, expires_at, used_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO entries (exact, written, namespace, scope, text, sketch, embedder, vector, payload, answer,"
+                " says, model, tags, stored_at, expires_at, used_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (exact) DO UPDATE SET written = excluded.written, payload = excluded.payload,"
                 " answer = excluded.answer, says = excluded.says, model = excluded.model, tags = excluded.tags,"
                 " stored_at = excluded.stored_at, expires_at = excluded.expires_at, used_at = excluded.used_at,"
-                " vector = excluded.vector, embedder = excluded.embedder RETURNING id",
+                " sketch = excluded.sketch, vector = excluded.vector, embedder = excluded.embedder RETURNING id",
                 (
-                    entry.exact, written, self._namespace, entry.scope, entry.text, embedder,
+                    entry.exact, written, self._namespace, entry.scope, entry.text, sketch, embedder,
                     None if vector is None else vector.tobytes(), entry.payload, entry.answer, entry.says, entry.model,
                     json.dumps(entry.tags), entry.stored_at, entry.expires_at, entry.used_at,
                 ),
@@ -171,13 +177,16 @@ class SQLiteStore:
 
     def vectors(self, embedder: str, after: int) -> Iterator[Indexed]:
         """Iterate over what *embedder* embedded and was written after the write *after*, in order."""
-        rows = self._db.run(
-            "SELECT written, id, scope, text, says, expires_at, vector FROM entries"
-            " WHERE written > ? AND embedder = ? ORDER BY written",
+        while rows := self._db.run(
+            "SELECT written, id, scope, text, says, expires_at, sketch, vector FROM entries"
+            " WHERE written > ? AND embedder = ? ORDER BY written LIMIT ?",
             after,
             embedder,
-        )
-        return (Indexed(**{**row, "vector": np.frombuffer(row["vector"], dtype=np.float32)}) for row in rows)
+            _PAGE,
+        ):
+            for row in rows:
+                yield Indexed(**{**row, "vector": np.frombuffer(row["vector"], dtype=np.float32)})
+            after = rows[-1]["written"]
 
     def learned(self) -> str | None:
         """Return what `keep_learned` kept in this namespace."""
@@ -217,19 +226,45 @@ def _open(path: str | os.PathLike[str] | None) -> Database:
     with suppress(OSError):  # what is wrong with the path, opening it will say
         found = file.stat()
     try:
-        return opened()
+        with _folder_locked(file, exclusive=False):
+            return opened()
     except UnusableFileError as problem:
-        if found:
-            _set_aside(file, found, str(problem))
-        return opened()
+        # Whoever were still opening the old file could take the log of the new one for its own, and empty it.
+        with _folder_locked(file, exclusive=True):
+            if found:
+                _set_aside(file, found, str(problem))
+            return opened()
+
+
+@contextmanager
+def _folder_locked(file: Path, *, exclusive: bool) -> Iterator[None]:
+    """Hold the folder of *file* against those that set a file aside, or against all that open one.
+
+    A lock that cannot be had, or not in time, is gone without.
+    """
+    with ExitStack() as at_the_end:
+        with suppress(OSError):  # no such folder, as opening the file will say, or a file system without locks
+            folder = os.open(file.absolute().parent, os.O_RDONLY)
+            at_the_end.callback(os.close, folder)
+            if fcntl is not None:
+                _lock(folder, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+                at_the_end.callback(fcntl.flock, folder, fcntl.LOCK_UN)  # for a child too, which has inherited it
+        yield
+
+
+def _lock(folder: int, kind: int) -> None:
+    give_up = time.monotonic() + _PATIENCE
+    while time.monotonic() < give_up:
+        with suppress(BlockingIOError):
+            fcntl.flock(folder, kind | fcntl.LOCK_NB)
+            return
+        time.sleep(0.005)
 
 
 def _set_aside(file: Path, found: os.stat_result, problem: str) -> None:
     """Rename an unusable *file*, unless it is no longer the one that was *found*: another process was faster."""
-    with suppress(FileNotFoundError), file.open("rb") as unusable:
-        if fcntl is not None:
-            fcntl.flock(unusable, fcntl.LOCK_EX)
-        if not os.path.samestat(os.fstat(unusable.fileno()), found) or not os.path.samestat(file.stat(), found):
+    with suppress(FileNotFoundError):
+        if not os.path.samestat(file.stat(), found):
             return
         aside = file.with_name(f"{file.name}.{time.time_ns()}.aside")
         log.warning("%s; it is now %s, and a new one begins", problem, aside.name)

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +40,48 @@ def test_the_bundled_embedder_needs_no_network_and_leaves_logging_alone() -> Non
     result = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=60, check=False)
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@cache
+def own_model() -> Any:
+    """Load the model that the embedder is made of."""
+    import wordllama
+
+    return wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+
+PIECES = [
+    "reset",
+    "my",
+    "passwörd",
+    " ",
+    "  ",
+    "\n",
+    "<s>",
+    "<",
+    ">",
+    "\u2581",
+    "é",
+    "あ",
+    "😀",
+    "?",
+    ".",
+    "-",
+    "1",
+    "x" * 40,
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(max_size=40))
+@settings(deadline=None)
+def test_word_by_word_is_the_same_as_the_whole(text: str) -> None:
+    """The vector is that of the tokens that the model's own tokenizer finds in the whole text, to the last bit."""
+    model = own_model()
+    folded = " ".join(text.casefold().split()).rstrip("?!. ")
+    ids = model.tokenizer.encode(folded, add_special_tokens=False).ids
+    whole = model.embedding[ids].sum(axis=0) / max(1, len(ids)) if ids else np.zeros(256)
+
+    assert WordLlamaEmbedder().embed(text).tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize("text", ["", " ", "?!.", "\n\t", "\x00", "\u200b"])

@@ -154,6 +154,19 @@ def test_any_change_of_the_rest_is_another_scope(other: Question) -> None:
     assert key_of(other).exact != key_of(FULL).exact
 
 
+@pytest.mark.parametrize("one", [{"parts": (1,)}, {"name": 1}, {"parts": ("x",)}])
+def test_a_scope_that_is_remembered_is_that_of_the_very_same_turns(one: dict[str, Any]) -> None:
+    """What Python takes for equal, as 1 and True, or what is no text at all, is not mistaken for what was asked before."""
+    other = {field: (True,) if field == "parts" else True for field in one}
+    questions = [
+        Question(messages=(Message(role="system", text="s", **fields), Message(role="human", text="q")))
+        for fields in (one, other, {})
+    ]
+
+    assert len({key_of(question).scope for question in questions}) == 3
+    assert key_of(questions[2]) == key_of(questions[2])
+
+
 def test_a_namespace_is_another_scope() -> None:
     """Tenants share nothing, neither exactly nor by meaning."""
     ours, theirs = key_of(FULL, namespace="ours"), key_of(FULL, namespace="theirs")

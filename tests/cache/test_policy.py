@@ -1,7 +1,6 @@
 """What a checked hit weighs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from llm_costopt.cache.agree import joined, number
 from llm_costopt.cache.policy import Budget
@@ -49,17 +48,17 @@ PROSE, OTHER = (
 
 def test_prose_that_is_not_seen_to_agree_says_little() -> None:
     """Other words speak less against a candidate than another label does, and the less the fewer there are to compare with."""
-    many = [replace(one, says=PROSE) for one in NEAR]
-    few = [*many[:2], *[replace(one, similarity=0.2, says=n) for n, one in enumerate(NEAR[2:], 1)]]
+    many = [one._replace(says=PROSE) for one in NEAR]
+    few = [*many[:2], *[one._replace(similarity=0.2, says=n) for n, one in enumerate(NEAR[2:], 1)]]
 
     assert sure_after_checks() < sure_after_checks(says=OTHER, near=many) < sure_after_checks(says=PROSE, near=many)
     assert sure_after_checks(says=OTHER, near=few) > sure_after_checks(
-        says=2, near=[replace(n, says=n.says & 1) for n in few]
+        says=2, near=[n._replace(says=n.says & 1) for n in few]
     )
 
 
 def test_an_answer_in_the_candidates_group_is_right() -> None:
     """Whoever agrees with any neighbour that says the same as the candidate speaks for it, whatever the nearest says."""
-    linked = [NEAR[0], replace(NEAR[0], similarity=0.9, says=joined(9, [1, 5]))] * 4
+    linked = [NEAR[0], NEAR[0]._replace(similarity=0.9, says=joined(9, [1, 5]))] * 4
 
     assert sure_after_checks(says=5, near=linked) > sure_after_checks(says=2, near=linked)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm_costopt.cache import sqlite as sqlite_module
 from llm_costopt.cache.sqlite import SQLiteStore
 from llm_costopt.cache.store import Entry, Selection
 
@@ -29,8 +30,8 @@ def put(store: SQLiteStore, exact: str, **fields: Any) -> int:
         "used_at": fields.get("stored_at", 1.0),
         "expires_at": None,
     }
-    vector, embedder = fields.pop("vector", None), fields.pop("embedder", None)
-    return store.put(Entry(exact=exact, **defaults | fields), vector, embedder)
+    beside = fields.pop("vector", None), fields.pop("embedder", None), fields.pop("sketch", b"")
+    return store.put(Entry(exact=exact, **defaults | fields), *beside)
 
 
 def run_python(code: str, *args: object) -> subprocess.CompletedProcess[str]:
@@ -94,6 +95,19 @@ def test_vectors_are_listed_by_embedder_and_id(store: SQLiteStore) -> None:
         (mine[1], "b", "b", 7),
         (mine[2], "c", "c", 7),
     ]
+
+
+def test_vectors_are_read_a_page_at_a_time(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, all come, each once and in order, with what is stored in the meantime, and their sketches."""
+    monkeypatch.setattr(sqlite_module, "_PAGE", 3)
+    ids = [put(store, f"{n}", vector=np.ones(3, dtype=np.float32), embedder="e", sketch=b"%d" % n) for n in range(7)]
+    listed = store.vectors("e", 0)
+    first = next(listed)
+    late = put(store, "late", vector=np.ones(3, dtype=np.float32), embedder="e", sketch=b"late")
+
+    rows = [first, *listed]
+    assert [row.id for row in rows] == [*ids, late]
+    assert [row.sketch for row in rows] == [*(b"%d" % n for n in range(7)), b"late"]
 
 
 def test_what_is_stored_anew_is_listed_anew(store: SQLiteStore) -> None:
@@ -411,6 +425,21 @@ def test_processes_may_start_on_a_new_file_at_once(tmp_path: Path) -> None:
     result = run_python(STARTERS, tmp_path)
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+SETTERS_ASIDE = (
+    STARTERS.replace("children = []", "children = []; open(path, 'wb').write(b'no database' * 99)")
+    .replace("assert not [name", "assert 1 == len([name")
+    .replace("in name]", "in name])")
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_may_set_the_same_file_aside_at_once(tmp_path: Path) -> None:
+    """Six workers that find the same damaged file at the same moment set it aside once, and share the new one."""
+    result = run_python(SETTERS_ASIDE, tmp_path)
+
+    assert result.returncode == 0, result.stderr
 
 
 FORKER = """

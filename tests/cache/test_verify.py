@@ -8,6 +8,7 @@ import pytest
 
 from llm_costopt.cache.agree import joined
 from llm_costopt.cache.budget import ErrorBudget
+from llm_costopt.cache.reading import pack, sketch
 from llm_costopt.cache.verifier import BATCH, Verifier
 from llm_costopt.cache.verify import FEATURES, Neighbour, candidate, evidence, together
 
@@ -44,6 +45,19 @@ def test_the_same_wording_makes_a_hit_surer() -> None:
     worded, otherwise = (Verifier().sure(evidence(ASKED, neighbours, 0, 100)) for neighbours in stored)
 
     assert worded > otherwise + 0.1
+
+
+def test_a_kept_sketch_says_what_the_text_says() -> None:
+    """The evidence is the same whether a neighbour's sketch was kept or has to be made, or was made by other rules."""
+    texts = ("reset a password", "how to change my email", "how do i reset the voicemail password", "password reset")
+    bare = [near(0.9 - n / 10, says=n % 2, text=text) for n, text in enumerate(texts)]
+    kept = [one._replace(packed=pack(sketch(one.text))) for one in bare]
+    other = [one._replace(packed=b"\0" + one.packed) for one in kept]
+
+    expected = evidence(ASKED, bare, 0, 100).tolist()
+    assert evidence(ASKED, kept, 0, 100).tolist() == expected
+    assert evidence(ASKED, other, 0, 100).tolist() == expected
+    assert evidence(ASKED, [one._replace(packed=kept[1].packed) for one in kept], 0, 100).tolist() != expected
 
 
 def test_what_stands_alone_must_pass_every_guard() -> None:
