@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trustme
 
 from llm_costopt.cache import hashes
 from llm_costopt.cache.breaker import Breaker
@@ -24,6 +26,7 @@ from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.cache.store import Entry, Selection
 from llm_costopt.types import Answer, Message, Question
 from tests.redis_server import RedisServer
+from tests.tls_front import TLSFront
 
 redis = pytest.importorskip("redis")
 pytest.importorskip("redisvl")
@@ -656,6 +659,45 @@ def test_a_user_of_the_keys_of_the_cache_alone(make: Make) -> None:
         stats = cache.stats()
 
     assert (stats.entries, stats.errors) == (0, 0)
+
+
+def test_tls_by_the_url(make: Make, redis_server: RedisServer, tmp_path: Path) -> None:
+    """`rediss://` encrypts and checks the certificate: an authority that the URL names is trusted, an unknown one makes misses."""
+    authority, file = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    with TLSFront(redis_server.port, authority) as front:
+        url = f"rediss://127.0.0.1:{front.port}"
+        trusting, wary = make(f"{url}?ssl_ca_certs={file}"), make(url)
+        assert save(trusting, RICE)
+        assert served(trusting, RICE_TOO) == "semantic"
+        assert served(wary, RICE) is None
+        stats = trusting.stats(), wary.stats()
+        trusting.close()
+        wary.close()
+
+    assert [s.errors > 0 for s in stats] == [False, True]
+    assert served(make(redis_server), RICE_TOO) == "semantic"
+
+
+def test_a_cluster_of_one_node(make: Make) -> None:
+    """In cluster mode all keys of a lookup lie in one slot, so that nothing crosses slots."""
+    with RedisServer("--cluster-enabled", "yes") as server:
+        with redis.Redis.from_url(server.url, protocol=2) as raw:
+            raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            give_up = time.monotonic() + SLOW
+            while raw.execute_command("CLUSTER INFO")["cluster_state"] != "ok" and time.monotonic() < give_up:
+                time.sleep(0.05)
+        cache = make(server)
+        assert save(cache, RICE)
+        hit = cache.find(ask(RICE_TOO))
+        assert hit is not None
+        assert cache.feedback(hit.id, ok=False)
+        assert served(cache, RICE_TOO) is None
+        assert cache.invalidate(model="small") == 1
+        save(cache, POETRY)
+        cache.clear()
+
+        assert (cache.stats().entries, cache.stats().errors) == (0, 0)
 
 
 @pytest.mark.parametrize("threshold", [0.8, None])
