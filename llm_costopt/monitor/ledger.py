@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 from llm_costopt.database import Database
+from llm_costopt.monitor import rollup
 from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import Summary, summarise, units, usd
 from llm_costopt.types import CallRecord, Saved, Usage
@@ -16,7 +17,7 @@ from llm_costopt.types import CallRecord, Saved, Usage
 _OURS = 0x6C6C6D63
 """`llmc` in the header of the file: what tells a ledger from somebody else's database."""
 
-_VERSION = 2
+_VERSION = 3
 """Of the table's shape."""
 
 _PATIENCE = 5.0
@@ -61,7 +62,7 @@ CREATE TABLE scores (
 """
 
 # A new file takes the same steps as an old one, so that there is one shape.
-_SCHEMA = f"{_TABLES_OF_1};{_FROM_1}"
+_SCHEMA = f"{_TABLES_OF_1};{_FROM_1};{rollup.SCHEMA}"
 
 # `INSERT OR IGNORE` would also swallow a record that lacks what it must have.
 _INSERT = """
@@ -91,8 +92,8 @@ _CAUSES = ("cache", "router", "batch")
 class Ledger:
     """Keep every call and sum them up.
 
-    Any number of threads and processes may share the file, and may fork. An append takes about 75 µs in memory
-    and 145 µs in a file.
+    Any number of threads and processes may share the file, and may fork. An append takes about 90 µs in memory
+    and 150 µs in a file.
 
     Args:
         path: the file, made for its owner's eyes only if it is new; None keeps the calls in memory,
@@ -110,7 +111,7 @@ class Ledger:
             schema=_SCHEMA,
             owner=_OURS,
             version=_VERSION,
-            upgrades={1: _FROM_1},
+            upgrades={1: _FROM_1, 2: rollup.SCHEMA},
             patience=_PATIENCE,
         )
         self._clock = clock
@@ -122,8 +123,8 @@ class Ledger:
         """
         row = _row(record)
         with self._db.transaction("IMMEDIATE") as db:
-            db.execute(_INSERT, row)
-            db.execute(_REJECT, row)
+            if db.execute(_INSERT, row).rowcount:
+                db.execute(_REJECT, row)
 
     def records(self, since: float | None = None) -> list[CallRecord]:
         """List the calls that ended at *since* (seconds since the epoch) or later, the oldest first.
