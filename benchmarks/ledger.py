@@ -1,8 +1,8 @@
 """How long do a summary, an append and a list of requests take, at which number of records in the ledger?
 
-    python benchmarks/ledger.py [--sizes 10000 100000 1000000] [--days 30] [--json]
+    python benchmarks/ledger.py [--sizes 10000 100000 1000000] [--days 30] [--models 3] [--json]
 
-The ledger is a file, filled with calls spread evenly over the days: three models, two tags of ten, a fifth hits, and
+The ledger is a file, filled with calls spread evenly over the days and models: two tags of ten, a fifth hits, and
 one in seven an escalation whose draft was rejected. Times are medians of 9 (of 1 for a list of all requests), of
 2,000 appends the median and the 95th percentile; `open` is a new connection with its first summary.
 """
@@ -22,10 +22,8 @@ from typing import Any
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import CallRecord, Saved, Usage
 
-MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5")
 
-
-def records(count: int, days: float, now: float) -> Iterator[CallRecord]:
+def records(count: int, *, days: float, models: int, now: float) -> Iterator[CallRecord]:
     """Make *count* records, the oldest first."""
     rng, draft = random.Random(7), None
     for number in range(count):
@@ -34,7 +32,7 @@ def records(count: int, days: float, now: float) -> Iterator[CallRecord]:
         record = CallRecord(
             id=str(uuid.UUID(int=rng.getrandbits(128))),
             at=now - 86_400 * days * (1 - number / count),
-            model=rng.choice(MODELS),
+            model=f"model-{rng.randrange(models)}",
             provider="openai",
             usage=Usage(input_tokens=rng.randint(1, 2000), output_tokens=rng.randint(1, 500)),
             cost=cost,
@@ -68,16 +66,17 @@ def opened(path: Path) -> None:
         ledger.summary(None)
 
 
-def measure(path: Path, size: int, days: float) -> dict[str, Any]:
+def measure(path: Path, size: int, *, days: float, models: int) -> dict[str, Any]:
     """Fill a ledger and measure it."""
     now = time.time()
-    made = list(records(size + 2000, days, now))
+    made = list(records(size + 2000, days=days, models=models, now=now))
     with Ledger(path, clock=lambda: now) as ledger:
         filled = seconds(lambda: [ledger.append(record) for record in made[:size]])
         appends = sorted(seconds(lambda record=record: ledger.append(record)) for record in made[size:])
         row = {
             "records": size,
             "days": days,
+            "models": models,
             "megabytes": round(sum(f.stat().st_size for f in path.parent.glob(f"{path.name}*")) / 1e6, 1),
             "fill_s": round(filled, 1),
             "append_us": round(statistics.median(appends) * 1e6),
@@ -96,11 +95,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--days", type=float, default=30)
+    parser.add_argument("--models", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     for size in args.sizes:
         with tempfile.TemporaryDirectory() as folder:
-            row = measure(Path(folder) / "ledger.db", size, args.days)
+            row = measure(Path(folder) / "ledger.db", size, days=args.days, models=args.models)
         print(json.dumps(row) if args.json else "  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
 

@@ -12,6 +12,7 @@ from llm_costopt.database import Database
 from llm_costopt.monitor import rollup
 from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import Summary, summarise, units, usd
+from llm_costopt.monitor.totals import By, Total, totals_of
 from llm_costopt.types import CallRecord, Saved, Usage
 
 _OURS = 0x6C6C6D63
@@ -98,13 +99,23 @@ class Ledger:
     Args:
         path: the file, made for its owner's eyes only if it is new; None keeps the calls in memory,
             each process its own.
+        keep_days: how long calls are kept; what is older is forgotten once an hour, while calls are appended.
+            For ever if None.
         clock: tells the time in seconds since the epoch.
 
     Raises:
-        ValueError: the file cannot be opened, is no ledger, or is one of another version.
+        ValueError: the file cannot be opened, is no ledger, or is one of a later version; *keep_days* is no number
+            of 0 or more.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        keep_days: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._keep_days = None if keep_days is None else _checked(keep_days)
         self._db = Database(
             path,
             what="ledger",
@@ -115,6 +126,7 @@ class Ledger:
             patience=_PATIENCE,
         )
         self._clock = clock
+        self._next_prune = float("-inf")
 
     def append(self, record: CallRecord) -> None:
         """Keep *record*, once, and charge the draft that it replaces; a shadow call saves minus its cost.
@@ -125,6 +137,9 @@ class Ledger:
         with self._db.transaction("IMMEDIATE") as db:
             if db.execute(_INSERT, row).rowcount:
                 db.execute(_REJECT, row)
+        if self._keep_days is not None and self._clock() >= self._next_prune:
+            self._next_prune = self._clock() + 3600
+            self.prune(self._keep_days)
 
     def records(self, since: float | None = None) -> list[CallRecord]:
         """List the calls that ended at *since* (seconds since the epoch) or later, the oldest first.
@@ -156,6 +171,26 @@ class Ledger:
         with self._db.transaction() as db:
             return list(requests_of(db, self._since(hours)))
 
+    def totals(self, by: By, hours: float | None = 24) -> list[Total]:
+        """Sum up the last *hours*, or all there is if None, under each model, tag (dearest first) or day (oldest first).
+
+        A call with several tags counts under each of them. By tag every call is read, about a second for a million.
+        """
+        with self._db.transaction() as db:
+            return totals_of(db, by, self._since(hours))
+
+    def prune(self, days: float) -> int:
+        """Forget the calls that ended more than *days* before this hour began, and their scores; say how many.
+
+        The file keeps its size, and its room is used again.
+        """
+        first = int(self._clock() - _checked(days) * 86_400) // 3600
+        with self._db.transaction("IMMEDIATE") as db:
+            gone = db.execute("DELETE FROM calls WHERE at < ?", [first * 3600]).rowcount
+            db.execute("DELETE FROM hours WHERE hour < ?", [first])
+            db.execute("DELETE FROM scores WHERE at < ? AND id NOT IN (SELECT id FROM calls)", [first * 3600])
+        return gone
+
     def close(self) -> None:
         """Close the file; what was appended stays."""
         self._db.close()
@@ -168,6 +203,12 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _checked(days: float) -> float:
+    if not 0 <= days < float("inf"):
+        raise ValueError(f"calls are kept for a number of days, 0 or more, not {days!r}")
+    return days
 
 
 def _row(record: CallRecord) -> dict[str, Any]:

@@ -5,16 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from llm_costopt.monitor.rollup import COUNTS, SPAN, span
+from llm_costopt.monitor.rollup import BY_MODEL, COUNTS, span
 from llm_costopt.types import CacheKind, Saved
 
 # Money is kept as whole units of 1e-11 US dollars, so that sums are exact and made by SQLite: a price per
 # million tokens has at most five decimals. A sum may reach 92 million dollars.
 _DECIMALS = 11
-
-_BY_MODEL = f"""
-SELECT model, {", ".join(f"sum({name}) AS {name}" for name in COUNTS)} FROM ({SPAN}) GROUP BY model ORDER BY model
-"""  # noqa: S608 - our own names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +55,7 @@ class Summary:
 
 def summarise(db: sqlite3.Connection, since: float) -> Summary:
     """Sum up the calls that ended at *since* (seconds since the epoch) or later."""
-    models = db.execute(_BY_MODEL, span(since)).fetchall()
+    models = db.execute(BY_MODEL, span(since)).fetchall()
     totals = {name: sum(row[name] for row in models) for name in COUNTS}
     saved = Saved(**{cause: usd(totals[f"saved_{cause}"]) for cause in ("cache", "router", "batch")})
     cost = usd(totals["cost"])

@@ -357,6 +357,65 @@ def test_savings_of_an_hour_follow_a_late_rejection(ledger: Ledger) -> None:
     assert [ledger.summary(hours).saved.router for hours in (1, 6, None)] == [Decimal(0), Decimal(-1), Decimal(-1)]
 
 
+def test_calls_are_forgotten_with_their_scores() -> None:
+    """What ended before the hour that many days ago is gone from every figure, and the rest stays as it is."""
+    begin, now = NOW // HOUR * HOUR, [0.0]
+    with Ledger(clock=lambda: now[0]) as ledger:
+        for name, at in (("old", begin - 86_400 - 1), ("edge", begin - 86_400), ("new", NOW)):
+            now[0] = at
+            ledger.append(call(name, at=at))
+            ledger.score(name, 1)
+        ledger.score("never recorded", 1)
+
+        assert ledger.prune(days=1) == 1
+        assert ledger.prune(days=1) == 0
+        assert [record.id for record in ledger.records()] == ["edge", "new"]
+        assert [request.id for request in ledger.requests(None)] == ["edge", "new"]
+        assert (ledger.summary(None).requests, ledger.summary(None).cost_usd) == (2, Decimal(2))
+        assert [name for name, *_ in scores(ledger)] == ["edge", "never recorded", "new"]
+
+
+def test_a_score_of_a_call_that_stays_is_kept_however_old() -> None:
+    """A score that came long before its record goes with the record, and one without a record by its own age."""
+    now = [NOW - 9 * 86_400]
+    with Ledger(clock=lambda: now[0]) as ledger:
+        ledger.score("late", 1)
+        ledger.score("never recorded", 1)
+        now[0] = NOW
+        ledger.append(call("late"))
+        ledger.prune(days=1)
+
+        assert [name for name, *_ in scores(ledger)] == ["late"]
+
+
+def test_a_ledger_keeps_calls_for_some_days(tmp_path: Path) -> None:
+    """With `keep_days`, appending forgets what is older, once an hour and never while it is only read."""
+    path, now = tmp_path / "ledger.db", [NOW]
+    with Ledger(path, clock=lambda: now[0]) as ledger:
+        ledger.append(call("old", at=NOW - 3 * 86_400))
+    with Ledger(path, keep_days=2, clock=lambda: now[0]) as ledger:
+        read = ledger.summary(None).requests
+        ledger.append(call("new"))
+        ledger.append(call("late", at=NOW - 3 * 86_400))
+        kept = [record.id for record in ledger.records()]
+        now[0] += HOUR
+        ledger.append(call("newer"))
+        later = [record.id for record in ledger.records()]
+
+    assert (read, kept, later) == (1, ["late", "new"], ["new", "newer"])
+
+
+@pytest.mark.parametrize("days", [-1.0, float("nan"), float("inf")])
+def test_days_are_a_number(tmp_path: Path, days: float) -> None:
+    """Days that are none are refused before anything is opened or forgotten."""
+    with pytest.raises(ValueError, match="a number of days"):
+        Ledger(tmp_path / "ledger.db", keep_days=days)
+    with Ledger() as ledger, pytest.raises(ValueError, match="a number of days"):
+        ledger.prune(days)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_survives(tmp_path: Path) -> None:
     """What one ledger kept, the next one finds."""
     path = tmp_path / "ledger.db"
