@@ -337,11 +337,12 @@ def counted(ledger: Ledger, since: float) -> dict[str, Any]:
 
 
 @given(st.lists(RECORDS, max_size=12), MOMENTS)
-def test_a_summary_is_what_counting_gives(records: list[CallRecord], since: float) -> None:
+def test_a_summary_is_what_counting_gives(records: list[CallRecord], moment: float) -> None:
     """Whatever is appended, twice, late or out of order, the hours and the part before them add up to every call."""
     with Ledger(clock=lambda: 6.0 * HOUR) as ledger:
         for record in records:
             ledger.append(record)
+        since = moment - 0.25  # between two moments, since hours that are looked back are rounded
         spans = [(ledger.summary(hours), counted(ledger, at)) for hours, at in ((6 - since / HOUR, since), (None, 0.0))]
 
     for summary, expected in spans:
