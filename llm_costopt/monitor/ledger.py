@@ -174,7 +174,7 @@ class Ledger:
     def totals(self, by: By, hours: float | None = 24) -> list[Total]:
         """Sum up the last *hours*, or all there is if None, under each model, tag (dearest first) or day (oldest first).
 
-        A call with several tags counts under each of them. By tag every call is read, about a second for a million.
+        A call with several tags counts under each of them. By tag every call is read, some seconds for a million.
         """
         with self._db.transaction() as db:
             return totals_of(db, by, self._since(hours))
