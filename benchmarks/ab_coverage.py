@@ -1,11 +1,11 @@
 """How often do the intervals of `llm-costopt ab` hold the truth?
 
-    python benchmarks/ab_coverage.py [--repeats 2000] [--sizes 30 50 100 200 1000] [--json]
+    python benchmarks/ab_coverage.py [--repeats 2000] [--sizes 30 50 100 200 1000] [--all-sizes] [--json]
 
 Two arms of n requests each are drawn from known distributions, many times over; a row of the table says in which share
 of the draws the 95 % interval of the difference holds the true one, how often it lies wholly above or below it, and how
-wide it is in the middle. Where there are too few values for an interval, the share is that of the draws which have one.
-`percentile bootstrap` is the usual way (1,000 resamples, a tenth of the draws), for comparison.
+wide it is in the middle.
+`percentile bootstrap` is the usual way (1,000 resamples, a quarter of the draws), for comparison.
 
 Costs: lognormal, and a router's, where a share of the requests is hits (0), most others are cheap, and the rest costs
 17 times as much. Latency: the 95th percentile of lognormal times. Scores: rates, graded ones, ones near the top.
@@ -14,7 +14,7 @@ Costs: lognormal, and a router's, where a share of the requests is hits (0), mos
 import argparse
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -96,56 +96,68 @@ def bootstrap(one: Values, other: Values, rng: np.random.Generator, resamples: i
     return Estimate(value=float(one.mean() / other.mean()), low=float(low), high=float(high))
 
 
-def measure(name: str, n: int, repeats: int, truth: float, estimate: Callable[[], Estimate | None]) -> dict[str, Any]:
+def measure(
+    case: str,
+    *,
+    n: int,
+    repeats: int,
+    draws: tuple[Draw, Draw],
+    truth: float,
+    estimate: Callable[[Values, Values], Any],
+) -> dict[str, Any]:
     """Count where the truth lies."""
-    drawn = [estimate() for _ in range(repeats)]
+    rng = np.random.default_rng(n)
+    drawn = [estimate(*(draw(rng, n) for draw in draws)) for _ in range(repeats)]
     found = [e for e in drawn if e is not None]
+    row: dict[str, Any] = {"case": case, "n": n, "draws": repeats, "given": len(found) / repeats}
+    if not found:
+        return row
     above, below = sum(e.low > truth for e in found), sum(e.high < truth for e in found)
-    return {
-        "case": name,
-        "n": n,
-        "given": len(found) / repeats,
-        "held": 1 - (above + below) / len(found) if found else None,
-        "above": above / len(found) if found else None,
-        "below": below / len(found) if found else None,
-        "width": float(np.median([e.high - e.low for e in found])) if found else None,
+    return row | {
+        "held": 1 - (above + below) / len(found),
+        "above": above / len(found),
+        "below": below / len(found),
+        "width": float(np.median([e.high - e.low for e in found])),
     }
 
 
-def rows(n: int, repeats: int) -> list[dict[str, Any]]:
+def rows(n: int, repeats: int) -> Iterator[dict[str, Any]]:
     """Measure every case with *n* requests an arm."""
-    rng, made = np.random.default_rng(n), []
+    rng = np.random.default_rng(0)
     for name, (one, other) in COSTS.items():
-        draw_one, draw_other, truth = one[0], other[0], one[1] / other[1]
-        made += [
-            measure(
-                name, n, repeats, truth, lambda: ratio(mean_amount(draw_one(rng, n)), mean_amount(draw_other(rng, n)))
-            ),
-            measure(
-                f"{name}: percentile bootstrap",
-                n,
-                max(1, repeats // 10),
-                truth,
-                lambda: bootstrap(draw_one(rng, n), draw_other(rng, n), rng),
-            ),
-        ]
+        draws, truth = (one[0], other[0]), one[1] / other[1]
+        yield measure(
+            name,
+            n=n,
+            repeats=repeats,
+            draws=draws,
+            truth=truth,
+            estimate=lambda a, b: ratio(mean_amount(a), mean_amount(b)),
+        )
+        usual = f"{name}: percentile bootstrap"
+        yield measure(
+            usual,
+            n=n,
+            repeats=max(1, repeats // 4),
+            draws=draws,
+            truth=truth,
+            estimate=lambda a, b: bootstrap(a, b, rng),
+        )
     for name, (one, other) in TIMES.items():
-        draw_one, draw_other, truth = one[0], other[0], one[2] / other[2]
-        made.append(
-            measure(
-                name,
-                n,
-                repeats,
-                truth,
-                lambda: ratio(percentile_95(draw_one(rng, n)), percentile_95(draw_other(rng, n))),
-            )
+        draws, truth = (one[0], other[0]), one[2] / other[2]
+        yield measure(
+            name,
+            n=n,
+            repeats=repeats,
+            draws=draws,
+            truth=truth,
+            estimate=lambda a, b: ratio(percentile_95(a), percentile_95(b)),
         )
     for name, (first, second) in SHARES.items():
-        draw_one, draw_other, truth = first[0], second[0], first[1] - second[1]
-        made.append(
-            measure(name, n, repeats, truth, lambda: difference(share(draw_one(rng, n)), share(draw_other(rng, n))))
+        draws, truth = (first[0], second[0]), first[1] - second[1]
+        yield measure(
+            name, n=n, repeats=repeats, draws=draws, truth=truth, estimate=lambda a, b: difference(share(a), share(b))
         )
-    return made
 
 
 def main() -> None:
@@ -162,7 +174,7 @@ def main() -> None:
         for row in rows(n, args.repeats):
             if args.json:
                 print(json.dumps(row), flush=True)
-            elif row["held"] is None:
+            elif "held" not in row:
                 print(f"n {n:5}  {row['case']:58} too few to tell")
             else:
                 print(

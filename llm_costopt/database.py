@@ -145,6 +145,8 @@ class Database:
             _write_ahead(db, self._patience)
             # WAL with NORMAL survives any crash of the process; a power cut may lose the last writes, never the file.
             db.execute("PRAGMA synchronous = NORMAL")
+            # What a trigger changes is noted so that it can be undone; noted in a file, that took half of an append.
+            db.execute("PRAGMA temp_store = MEMORY")
             if found != self._version:
                 self._prepare(db)
         except BaseException as problem:
@@ -182,10 +184,20 @@ class Database:
                 steps = [self._upgrades[n] for n in range(_number(db, "PRAGMA user_version"), self._version)]
             if not steps:
                 return  # another process was faster
-            for statement in ";".join(steps).split(";"):
+            for statement in _statements(";".join(steps)):
                 db.execute(statement)
             db.execute(f"PRAGMA application_id = {self._owner}")
             db.execute(f"PRAGMA user_version = {self._version}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split at the semicolons, except at those inside a trigger."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:

@@ -1,48 +1,16 @@
-"""The totals over the ledger's table, computed where the calls are."""
+"""The totals over the ledger's calls, from what each hour comes to."""
 
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from llm_costopt.monitor.rollup import BY_MODEL, COUNTS, span
 from llm_costopt.types import CacheKind, Saved
 
 # Money is kept as whole units of 1e-11 US dollars, so that sums are exact and made by SQLite: a price per
 # million tokens has at most five decimals. A sum may reach 92 million dollars.
 _DECIMALS = 11
-
-_TOTALS = """
-SELECT
-    count(*) FILTER (WHERE request) AS requests,
-    count(*) FILTER (WHERE request AND cost IS NOT NULL) AS priced,
-    count(*) FILTER (WHERE cache IS NULL) AS calls,
-    count(*) FILTER (WHERE shadow) AS shadow_calls,
-    count(error) AS errors,
-    count(*) FILTER (WHERE request AND cache = 'exact') AS exact,
-    count(*) FILTER (WHERE request AND cache = 'semantic') AS semantic,
-    count(*) FILTER (WHERE request AND coalesce(complexity, replaces) IS NOT NULL) AS routed,
-    count(*) FILTER (WHERE request AND replaces IS NOT NULL) AS escalated,
-    count(latency) FILTER (WHERE request AND NOT batch) AS timed,
-    sum(latency) FILTER (WHERE NOT shadow AND NOT batch) AS seconds,
-    count(*) FILTER (WHERE cost IS NULL AND error IS NULL) AS unpriced,
-    coalesce(sum(cost), 0) AS cost,
-    coalesce(sum(cost) FILTER (WHERE rejected AND NOT shadow), 0) AS rejected_cost,
-    coalesce(sum(cost) FILTER (WHERE shadow), 0) AS shadow_cost,
-    coalesce(sum(saved_cache), 0) AS saved_cache,
-    coalesce(sum(saved_router), 0) AS saved_router,
-    coalesce(sum(saved_batch), 0) AS saved_batch
-FROM (SELECT *, NOT (rejected OR shadow) AS request FROM calls WHERE at >= :since)
-"""
-
-_BY_MODEL = """
-SELECT coalesce(model, 'unknown') AS model, sum(cost) AS cost
-FROM calls WHERE at >= :since AND cache IS NULL AND cost IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1
-"""
-
-_UNPRICED = """
-SELECT DISTINCT coalesce(model, 'unknown') AS model
-FROM calls WHERE at >= :since AND cost IS NULL AND error IS NULL ORDER BY 1
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +55,8 @@ class Summary:
 
 def summarise(db: sqlite3.Connection, since: float) -> Summary:
     """Sum up the calls that ended at *since* (seconds since the epoch) or later."""
-    span = {"since": since}
-    totals = db.execute(_TOTALS, span).fetchone()
+    models = db.execute(BY_MODEL, span(since)).fetchall()
+    totals = {name: sum(row[name] for row in models) for name in COUNTS}
     saved = Saved(**{cause: usd(totals[f"saved_{cause}"]) for cause in ("cache", "router", "batch")})
     cost = usd(totals["cost"])
     return Summary(
@@ -103,12 +71,14 @@ def summarise(db: sqlite3.Connection, since: float) -> Summary:
         hits={"exact": totals["exact"], "semantic": totals["semantic"]},
         hit_rate=_ratio(totals["exact"] + totals["semantic"], totals["requests"]),
         escalation_rate=_ratio(totals["escalated"], totals["routed"]),
-        mean_latency=_ratio(totals["seconds"], totals["timed"]),
-        cost_by_model={row["model"]: usd(row["cost"]) for row in db.execute(_BY_MODEL, span)},
+        mean_latency=_ratio(totals["micros"] / 1e6, totals["timed"]),
+        cost_by_model={
+            row["model"]: usd(row["cost"]) for row in sorted(models, key=lambda row: -row["cost"]) if row["paid"]
+        },
         saved=saved,
         saved_usd=saved.cache + saved.router + saved.batch,
         unpriced=totals["unpriced"],
-        unpriced_models=tuple(row["model"] for row in db.execute(_UNPRICED, span)),
+        unpriced_models=tuple(row["model"] for row in models if row["unpriced"]),
     )
 
 
@@ -124,5 +94,5 @@ def usd(amount: int) -> Decimal:
     return exact.to_integral_value() if exact == exact.to_integral_value() else exact.normalize()
 
 
-def _ratio(part: float | None, whole: int) -> float | None:
-    return None if part is None or not whole else part / whole
+def _ratio(part: float, whole: int) -> float | None:
+    return part / whole if whole else None

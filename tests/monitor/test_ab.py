@@ -199,7 +199,9 @@ def test_a_saving_is_said_with_its_interval(ledger: Ledger) -> None:
 def test_an_interval_that_holds_no_difference_shows_none(ledger: Ledger) -> None:
     """Nothing is claimed of what chance may have done."""
     found = experiment(ledger)
-    same = replace(found, cost=Estimate(value=0.975, low=0.9, high=1.05))
+    same = replace(
+        found, cost=Estimate(value=0.975, low=0.9, high=1.05), score=Estimate(value=-0.0004, low=-0.046, high=0.046)
+    )
 
     assert verdict(same) == [
         "Cost: no difference shown (−2.5 %, −10.0 to +5.0 %).",

@@ -122,6 +122,26 @@ def test_even_amounts_have_the_interval_of_students_t() -> None:
     assert (found.low, found.high) == pytest.approx((2 - 1.96 / 199**0.5, 2 + 1.96 / 199**0.5), abs=1e-4)
 
 
+def test_the_ends_of_a_skewed_mean_are_halls() -> None:
+    """Put through Hall's polynomial, both ends are 1.96 standard errors away."""
+    values = np.random.default_rng(2).lognormal(0, 1, 200)
+    found, error = mean_amount(values), values.std(ddof=1) / 200**0.5
+    g = ((values - values.mean()) ** 3).mean() / values.std(ddof=1) ** 3 / 200**0.5
+
+    assert found
+    for end, expected in ((found.low, 1.96), (found.high, -1.96)):
+        t = (values.mean() - end) / error
+        assert t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 6 == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_mean_of_amounts_is_not_below_nothing() -> None:
+    """Where one of 100 costs something, the interval ends at 0."""
+    found = mean_amount(np.eye(1, 100)[0])
+
+    assert found
+    assert (found.value, found.low) == (0.01, 0.0)
+
+
 def test_a_ratio_to_nothing_is_unknown() -> None:
     """What may be 0 is no measure, and 0 has no logarithm."""
     some, none, maybe = (Estimate(value=v, low=low, high=3) for v, low in ((2, 1), (0, 0), (1, 0)))

@@ -288,6 +288,135 @@ def test_sums_are_exact(amounts: list[Decimal]) -> None:
     assert (summary.cost_usd, summary.saved_usd) == (sum(amounts), -sum(amounts))
 
 
+HOUR = 3600
+MOMENTS = st.sampled_from([0.0, 0.5, HOUR - 0.5, HOUR, HOUR + 0.5, 2 * HOUR - 1e-6, 2 * HOUR, 5 * HOUR])
+RECORDS = st.builds(
+    CallRecord,
+    id=st.sampled_from("abcdef"),
+    at=MOMENTS,
+    model=st.sampled_from(["cheap", "strong", None]),
+    cost=st.none() | st.sampled_from([Decimal(0), Decimal("0.5"), Decimal(2)]),
+    saved=st.none() | st.builds(Saved, router=st.sampled_from([Decimal(-1), Decimal(3)]), cache=st.just(Decimal(1))),
+    latency=st.none() | st.sampled_from([0.25, 4.0]),
+    cache=st.sampled_from([None, None, "exact", "semantic"]),
+    complexity=st.sampled_from([None, "simple"]),
+    replaces=st.none() | st.sampled_from("abcdef"),
+    batch=st.booleans(),
+    error=st.sampled_from([None, None, "TimeoutError"]),
+    shadow=st.booleans(),
+)
+
+
+def counted(ledger: Ledger, since: float) -> dict[str, Any]:
+    """Count one record after the other."""
+    everything, calls = ledger.records(), ledger.records(since)
+    replaced = {r.replaces for r in everything if not r.shadow}
+    requests = [r for r in calls if r.id not in replaced and not r.shadow]
+    timed = [r for r in requests if r.latency is not None and not r.batch]
+    seconds = [r.latency for r in calls if r.latency is not None and not r.batch and not r.shadow]
+    routed = [r for r in requests if r.complexity or r.replaces]
+    paid = {r.model or "unknown": Decimal(0) for r in calls if not r.cache and r.cost is not None}
+    for r in calls:
+        if r.model in paid or (r.model is None and "unknown" in paid):
+            paid[r.model or "unknown"] += r.cost or 0
+    return {
+        "requests": len(requests),
+        "calls": sum(r.cache is None for r in calls),
+        "shadow_calls": sum(r.shadow for r in calls),
+        "errors": sum(r.error is not None for r in calls),
+        "hits": {kind: sum(r.cache == kind for r in requests) for kind in ("exact", "semantic")},
+        "escalation_rate": sum(r.replaces is not None for r in routed) / len(routed) if routed else None,
+        "mean_latency": sum(seconds) / len(timed) if timed else None,
+        "unpriced": sum(r.cost is None and r.error is None for r in calls),
+        "unpriced_models": tuple(sorted({r.model or "unknown" for r in calls if r.cost is None and r.error is None})),
+        "cost_usd": sum(r.cost or 0 for r in calls),
+        "rejected_usd": sum(r.cost or 0 for r in calls if r.id in replaced and not r.shadow),
+        "shadow_usd": sum(r.cost or 0 for r in calls if r.shadow),
+        "cost_by_model": paid,
+    }
+
+
+@given(st.lists(RECORDS, max_size=12), MOMENTS)
+def test_a_summary_is_what_counting_gives(records: list[CallRecord], moment: float) -> None:
+    """Whatever is appended, twice, late or out of order, the hours and the part before them add up to every call."""
+    with Ledger(clock=lambda: 6.0 * HOUR) as ledger:
+        for record in records:
+            ledger.append(record)
+        since = moment - 0.25  # between two moments, since hours that are looked back are rounded
+        spans = [(ledger.summary(hours), counted(ledger, at)) for hours, at in ((6 - since / HOUR, since), (None, 0.0))]
+
+    for summary, expected in spans:
+        assert {name: getattr(summary, name) for name in expected} == expected
+        assert summary.saved_usd == summary.saved.cache + summary.saved.router + summary.saved.batch
+
+
+def test_savings_of_an_hour_follow_a_late_rejection(ledger: Ledger) -> None:
+    """A draft of an hour that is long over is charged in that hour."""
+    ledger.append(call("draft", at=NOW - 5 * HOUR, saved=Saved(router=Decimal(9))))
+    ledger.append(call("final", replaces="draft"))
+
+    assert [ledger.summary(hours).saved.router for hours in (1, 6, None)] == [Decimal(0), Decimal(-1), Decimal(-1)]
+
+
+def test_calls_are_forgotten_with_their_scores() -> None:
+    """What ended before the hour that many days ago is gone from every figure, and the rest stays as it is."""
+    begin, now = NOW // HOUR * HOUR, [0.0]
+    with Ledger(clock=lambda: now[0]) as ledger:
+        for name, at in (("old", begin - 86_400 - 1), ("edge", begin - 86_400), ("new", NOW)):
+            now[0] = at
+            ledger.append(call(name, at=at))
+            ledger.score(name, 1)
+        ledger.score("never recorded", 1)
+
+        assert ledger.prune(days=1) == 1
+        assert ledger.prune(days=1) == 0
+        assert [record.id for record in ledger.records()] == ["edge", "new"]
+        assert [request.id for request in ledger.requests(None)] == ["edge", "new"]
+        assert (ledger.summary(None).requests, ledger.summary(None).cost_usd) == (2, Decimal(2))
+        assert [name for name, *_ in scores(ledger)] == ["edge", "never recorded", "new"]
+
+
+def test_a_score_of_a_call_that_stays_is_kept_however_old() -> None:
+    """A score that came long before its record goes with the record, and one without a record by its own age."""
+    now = [NOW - 9 * 86_400]
+    with Ledger(clock=lambda: now[0]) as ledger:
+        ledger.score("late", 1)
+        ledger.score("never recorded", 1)
+        now[0] = NOW
+        ledger.append(call("late"))
+        ledger.prune(days=1)
+
+        assert [name for name, *_ in scores(ledger)] == ["late"]
+
+
+def test_a_ledger_keeps_calls_for_some_days(tmp_path: Path) -> None:
+    """With `keep_days`, appending forgets what is older, once an hour and never while it is only read."""
+    path, now = tmp_path / "ledger.db", [NOW]
+    with Ledger(path, clock=lambda: now[0]) as ledger:
+        ledger.append(call("old", at=NOW - 3 * 86_400))
+    with Ledger(path, keep_days=2, clock=lambda: now[0]) as ledger:
+        read = ledger.summary(None).requests
+        ledger.append(call("new"))
+        ledger.append(call("late", at=NOW - 3 * 86_400))
+        kept = [record.id for record in ledger.records()]
+        now[0] += HOUR
+        ledger.append(call("newer"))
+        later = [record.id for record in ledger.records()]
+
+    assert (read, kept, later) == (1, ["late", "new"], ["new", "newer"])
+
+
+@pytest.mark.parametrize("days", [-1.0, float("nan"), float("inf")])
+def test_days_are_a_number(tmp_path: Path, days: float) -> None:
+    """Days that are none are refused before anything is opened or forgotten."""
+    with pytest.raises(ValueError, match="a number of days"):
+        Ledger(tmp_path / "ledger.db", keep_days=days)
+    with Ledger() as ledger, pytest.raises(ValueError, match="a number of days"):
+        ledger.prune(days)
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_survives(tmp_path: Path) -> None:
     """What one ledger kept, the next one finds."""
     path = tmp_path / "ledger.db"
@@ -358,9 +487,9 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     """A later release's file is not written to."""
     path = tmp_path / "ledger.db"
     with Ledger(path) as ledger, ledger._db.transaction() as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
 
-    with pytest.raises(ValueError, match="has schema version 3, and this release keeps version 2: give another path"):
+    with pytest.raises(ValueError, match="has schema version 4, and this release keeps version 3: give another path"):
         Ledger(path)
 
 
@@ -392,7 +521,7 @@ def test_a_ledger_of_version_1_goes_on(tmp_path: Path) -> None:
         draft, final, last = ledger.records()
         summary = ledger.summary(None)
         shapes = [
-            [tuple(row) for table in ("calls", "scores") for row in a._db.run(f"PRAGMA table_info({table})")]
+            [tuple(row) for table in ("calls", "scores", "hours") for row in a._db.run(f"PRAGMA table_info({table})")]
             for a in (ledger, new)
         ]
 

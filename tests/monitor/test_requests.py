@@ -69,8 +69,9 @@ def test_what_a_part_of_a_request_lacks_the_request_lacks() -> None:
     """An unknown cost or time of a draft or of the answer is not taken for 0."""
     unknown = {"cost": None, "latency": None}
     ledger = ledger_of(
-        call("a1", **unknown),
-        call("a", replaces="a1"),
+        call("a1"),
+        call("a2", replaces="a1", **unknown),
+        call("a", replaces="a2"),
         call("b1"),
         call("b", replaces="b1", **unknown),
         call("c", **unknown),
