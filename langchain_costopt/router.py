@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._front import front
-from langchain_costopt._memory import memory_of
+from langchain_costopt._memory import memory_for
 from langchain_costopt._route import Route, model_name
 from llm_costopt.monitor.prices import Price
 from llm_costopt.router.complexity import Complexity, complexity
@@ -101,7 +101,7 @@ class RouterChatModel(BaseChatModel):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
         super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
         if self.memory is None:
-            self.memory = memory_of(self)
+            self.memory = memory_for(self)
 
     @property
     def core(self) -> Router:
