@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from langchain_costopt._convert import MARK
 from llm_costopt.cache.fresh import with_fresh_ids
+from llm_costopt.cache.marks import mark_of
 from llm_costopt.cache.records import Hit
 
 _PROCESS, _count = uuid.uuid4().hex, itertools.count()
@@ -28,16 +29,7 @@ def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
 
 def load(hit: Hit) -> list[Generation]:
     """Build fresh generations from *hit*, chat messages with fresh ids and a mark of how they were found."""
-    mark: dict[str, Any] = {
-        "cache": hit.kind,
-        "similarity": round(hit.similarity, 4),
-        "age_s": round(hit.age, 1),
-        "id": hit.id,
-    }
-    if hit.sure is not None:
-        mark["sure"] = round(hit.sure, 4)
-    if hit.stale:
-        mark["stale"] = True
+    mark = mark_of(hit)
     return [_load(stored, mark) for stored in json.loads(hit.payload)]
 
 

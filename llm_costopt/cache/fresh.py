@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_IDS = frozenset({"id", "call_id", "tool_call_id"})
+_IDS = frozenset({"id", "call_id", "tool_call_id", "tool_id"})
 
 _DATA = frozenset({"args", "input", "arguments", "parsed", "tool_kwargs"})
 """What a model wrote for a tool or a schema: an `id` in there names something of the caller's."""
