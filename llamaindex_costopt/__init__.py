@@ -6,10 +6,12 @@ from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
     from llamaindex_costopt.cache import CachedLLM
+    from llamaindex_costopt.router import RouterLLM
     from llm_costopt.cache.scope import cache_scope
 
 __all__ = [
     "CachedLLM",
+    "RouterLLM",
     "cache_scope",
 ]
 
@@ -17,6 +19,7 @@ __getattr__ = attach(
     __name__,
     {
         "CachedLLM": "llamaindex_costopt.cache",
+        "RouterLLM": "llamaindex_costopt.router",
         "cache_scope": "llm_costopt.cache.scope",
     },
     needs={"llama_index": "llamaindex"},

@@ -116,6 +116,12 @@ class Reading:
         )
 
 
+def whole(response: Any) -> Any:
+    """Make a response the only chunk of a stream."""
+    text = response.message.content if isinstance(response, ChatResponse) else response.text
+    return response.model_copy(update={"delta": text or ""})
+
+
 def message_tool_calls(message: ChatMessage) -> tuple[ToolCall | None, ...]:
     """Read the tool calls of *message*; None for one whose arguments are no JSON object."""
     blocks = [b for b in message.blocks if isinstance(b, ToolCallBlock)]

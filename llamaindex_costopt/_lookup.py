@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 
-from llamaindex_costopt._convert import Reading
+from llamaindex_costopt._convert import Reading, whole
 from llamaindex_costopt._events import CacheHitEvent, dispatcher
 from llamaindex_costopt._stored import dump, load
 from llm_costopt.cache.records import Hit
@@ -54,7 +54,7 @@ class Lookup:
     def stream(self, ask: Callable[[], Iterator[Any]]) -> Iterator[Any]:
         """Replay a stored response, or pass on the stream that *ask* gives; the look-up is made at once."""
         if (stored := self._find()) is not None:
-            return _once(_whole(stored))
+            return _once(whole(stored))
         try:
             return self._kept(ask())
         except BaseException:
@@ -64,7 +64,7 @@ class Lookup:
     async def astream(self, ask: Callable[[], Awaitable[AsyncIterator[Any]]]) -> AsyncIterator[Any]:
         """Replay a stored response, or pass on the stream that *ask* gives; the look-up is made at once."""
         if (stored := await self._afind()) is not None:
-            return _aonce(_whole(stored))
+            return _aonce(whole(stored))
         return self._akept(await ask())
 
     def _kept(self, chunks: Iterator[Any]) -> Iterator[Any]:
@@ -112,12 +112,6 @@ class Lookup:
         with self.cache.failsafe("update"):
             if self.question is not None and reading.last is not None:
                 self.cache.save(self.question, reading.answer(), dump(reading, provider=self.provider))
-
-
-def _whole(response: Any) -> Any:
-    """Make a response the only chunk of a stream."""
-    text = response.message.content if isinstance(response, ChatResponse) else response.text
-    return response.model_copy(update={"delta": text or ""})
 
 
 def _once(response: Any) -> Iterator[Any]:

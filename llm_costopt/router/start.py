@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
 
 from llm_costopt.router.complexity import Complexity
 from llm_costopt.router.confidence import Confidence
@@ -66,3 +68,9 @@ def memory_of(
         share=None if targets.max_strong_share is None else Allowance(targets.max_strong_share, strong=1.0),
         mean_cost=Allowance(mean, strong=usual[-1]) if mean and usual else None,
     )
+
+
+def rule_name(rule: Any) -> str:
+    """Name a rule in a cache key: by its address where its name may stand for several."""
+    is_unique = isinstance(rule, FunctionType) and "<" not in rule.__qualname__
+    return f"{rule.__module__}.{rule.__qualname__}" if is_unique else repr(rule)
