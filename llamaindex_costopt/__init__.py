@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING
 from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
+    from llamaindex_costopt.batch import BatchingLLM
     from llamaindex_costopt.cache import CachedLLM
+    from llamaindex_costopt.monitor import CostEventHandler
     from llamaindex_costopt.router import RouterLLM
     from llm_costopt.cache.scope import cache_scope
 
 __all__ = [
+    "BatchingLLM",
     "CachedLLM",
+    "CostEventHandler",
     "RouterLLM",
     "cache_scope",
 ]
@@ -18,7 +22,9 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        "BatchingLLM": "llamaindex_costopt.batch",
         "CachedLLM": "llamaindex_costopt.cache",
+        "CostEventHandler": "llamaindex_costopt.monitor",
         "RouterLLM": "llamaindex_costopt.router",
         "cache_scope": "llm_costopt.cache.scope",
     },

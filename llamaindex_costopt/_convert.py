@@ -67,8 +67,13 @@ def identity(model: LLM) -> Any:
 
 
 def model_of(model: LLM) -> Model:
-    """Name *model* and its provider."""
-    return Model(name=model.metadata.model_name, provider=provider_of(model.class_name()))
+    """Name *model* and its provider; of a wrapper, those of the model inside."""
+    own = getattr(model, "costopt_model", None)
+    return (
+        own
+        if isinstance(own, Model)
+        else Model(name=model.metadata.model_name, provider=provider_of(model.class_name()))
+    )
 
 
 def provider_of(class_name: str) -> str | None:

@@ -13,6 +13,7 @@ from llamaindex_costopt._events import CacheHitEvent, dispatcher
 from llamaindex_costopt._stored import dump, load
 from llm_costopt.cache.records import Hit
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.router.start import Model
 from llm_costopt.types import Question
 
 R = TypeVar("R", ChatResponse, CompletionResponse)
@@ -26,8 +27,8 @@ class Lookup:
     """The cache."""
     question: Question | None
     """The request; None if nothing can tell it from another one, so that it is neither looked up nor stored."""
-    provider: str | None
-    """Whose model gives the answer."""
+    model: Model
+    """Who is asked."""
     baseline: str | None
     """The model that the answer is held against; None if no router says so."""
 
@@ -111,7 +112,7 @@ class Lookup:
     def _save(self, reading: Reading) -> None:
         with self.cache.failsafe("update"):
             if self.question is not None and reading.last is not None:
-                self.cache.save(self.question, reading.answer(), dump(reading, provider=self.provider))
+                self.cache.save(self.question, reading.answer(), dump(reading, self.model))
 
 
 def _once(response: Any) -> Iterator[Any]:

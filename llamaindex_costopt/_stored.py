@@ -13,20 +13,22 @@ from llamaindex_costopt._convert import MARK, Reading, message_tool_calls
 from llm_costopt.cache.fresh import with_fresh_ids
 from llm_costopt.cache.marks import mark_of
 from llm_costopt.cache.records import Hit
+from llm_costopt.router.start import Model
 from llm_costopt.types import Usage
 
 _SELECTION = frozenset(ToolSelection.model_fields)
 
 
-def dump(reading: Reading, *, provider: str | None) -> str:
-    """Write what was read of a call as JSON, with who gave it and what it used.
+def dump(reading: Reading, asked: Model) -> str:
+    """Write what was read of a call of *asked* as JSON, with who replied and what it used.
 
     Raises TypeError or ValueError for fields that JSON cannot hold.
     """
     response = reading.last
+    who = _answered_by(response, Model(name=reading.model or asked.name, provider=asked.provider))
     about = {
-        "model": reading.model,
-        "provider": provider,
+        "model": who.name,
+        "provider": who.provider,
         "usage": None if reading.usage is None else asdict(reading.usage),
     }
     if isinstance(response, ChatResponse):
@@ -51,6 +53,12 @@ def load(hit: Hit) -> tuple[ChatResponse | CompletionResponse, dict[str, Any]]:
     if raw_calls := message.additional_kwargs.get("tool_calls"):
         message.additional_kwargs["tool_calls"] = [_object(call) for call in raw_calls]
     return ChatResponse(message=message, additional_kwargs=extra), about
+
+
+def _answered_by(response: Any, asked: Model) -> Model:
+    """Name who replied; behind a router that is one of several."""
+    attempts = (getattr(response, "additional_kwargs", {}).get(MARK) or {}).get("attempts")
+    return Model(name=attempts[-1]["model"], provider=attempts[-1]["provider"]) if attempts else asked
 
 
 def _fields(message: ChatMessage) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
 from pydantic import Field
 
-from llamaindex_costopt._convert import identity
+from llamaindex_costopt._convert import identity, model_of
 from llamaindex_costopt._template import asking
 from llamaindex_costopt._view import view
+from llm_costopt.router.start import Model
 
 MIRRORED = (
     "system_prompt", "messages_to_prompt", "completion_to_prompt", "output_parser", "pydantic_program_mode",
@@ -47,6 +48,16 @@ class Wrapper(FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """Give those of the model inside."""
         return self.llm.metadata
+
+    @property
+    def costopt_model(self) -> Model:
+        """Name the model inside and its provider."""
+        return model_of(self.llm)
+
+    @property
+    def costopt_baseline(self) -> str | None:
+        """Name the model that an answer is held against, if a router inside says so."""
+        return getattr(self.llm, "costopt_baseline", None)
 
     def costopt_identity(self) -> Any:
         """Say all that an answer depends on, for the key of a cache."""

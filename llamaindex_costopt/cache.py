@@ -97,17 +97,11 @@ class CachedLLM(Wrapper):
         return self._lookup((Message(role="human", text=prompt),), {**options, "completion": formatted})
 
 
-def lookup_of(
-    model: LLM,
-    cache: SemanticCache,
-    messages: tuple[Message, ...],
-    options: Mapping[str, Any],
-    baseline: str | None = None,
-) -> Lookup:
+def lookup_of(model: LLM, cache: SemanticCache, messages: tuple[Message, ...], options: Mapping[str, Any]) -> Lookup:
     """Find the place in *cache* of a call of *model*; a failure is logged and counted, and makes it a call without one."""
     question: Question | None = None
     named = model_of(model)
     with cache.failsafe("key"):
         said = spelled([identity(model), dict(options)])
         question = question_of(with_question(messages), model=said, name=named.name, options=options)
-    return Lookup(cache=cache, question=question, provider=named.provider, baseline=baseline)
+    return Lookup(cache=cache, question=question, model=named, baseline=getattr(model, "costopt_baseline", None))

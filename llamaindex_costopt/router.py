@@ -29,7 +29,7 @@ from llm_costopt.router.learned import LearnedRules, Targets
 from llm_costopt.router.router import Memory, Router
 from llm_costopt.router.shadow import Judge
 from llm_costopt.router.spending import Budget
-from llm_costopt.router.start import memory_of, rule_name
+from llm_costopt.router.start import Model, memory_of, rule_name
 
 _SAME = ("system_prompt", "output_parser", "query_wrapper_prompt")
 """What the host adds to a prompt, or makes of a reply, before a model sees it: it cannot differ between the tiers."""
@@ -207,6 +207,16 @@ class RouterLLM(FunctionCallingLLM):
         assert self.memory is not None  # noqa: S101
         return self.memory.shadow.wait(timeout)
 
+    @property
+    def costopt_model(self) -> Model:
+        """Name all tiers; the provider is that of whichever answers."""
+        return Model(name=self.metadata.model_name, provider=None)
+
+    @property
+    def costopt_baseline(self) -> str | None:
+        """Name the strongest model: an answer is held against its price."""
+        return model_of(self.strong).name
+
     def costopt_identity(self) -> Any:
         """Say all that an answer depends on, for the key of a cache."""
         return {
@@ -279,7 +289,7 @@ class RouterLLM(FunctionCallingLLM):
         if self.cache is None:
             return None
         said = route.question.messages if route.ask.prompt is not None else messages_of(route.ask.messages)
-        return lookup_of(self, self.cache, said, route.ask.options, baseline=model_of(self.strong).name)
+        return lookup_of(self, self.cache, said, route.ask.options)
 
     # ---- Templates: the question stands apart from its context. ----
 

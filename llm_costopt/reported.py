@@ -44,6 +44,6 @@ def usage_of_openai(reported: Any) -> Usage | None:
 
 def counted(**tokens: int | None) -> Usage | None:
     """Make a `Usage` of counts that may be missing; None if there are none at all."""
-    counts = {name: n or 0 for name, n in tokens.items()}
+    counts: dict[str, Any] = {name: n or 0 for name, n in tokens.items()}
     # No call reads nothing and writes nothing: servers and streams that do not count report zeros.
     return Usage(**counts) if counts["input_tokens"] or counts["output_tokens"] else None

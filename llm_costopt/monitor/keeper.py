@@ -62,6 +62,10 @@ class Keeper:
         """List the calls that ended at *since* (seconds since the epoch) or later, the oldest first."""
         return self.ledger.records(since)
 
+    def now(self) -> float:
+        """Tell the time in seconds since the epoch."""
+        return self._clock()
+
     def keep(self, record: CallRecord, baseline: str | None) -> None:
         """Price *record* and keep it; *baseline* is the one that the call itself names, if it names one."""
         priced = self._priced(record, baseline or self._baseline)
