@@ -91,6 +91,8 @@ class Reading:
         """The tokens, as far as they were told."""
         self.model: str | None = None
         """Who replied, by the provider's name."""
+        self.id: str | None = None
+        """The provider's id of the reply."""
         self._finish: str | None = None
         self._refused = False
 
@@ -99,6 +101,7 @@ class Reading:
         said = fields_of(response.raw)
         self.last = response
         self.usage = usage_of(said, response.additional_kwargs) or self.usage
+        self.id = said.get("id") if isinstance(said.get("id"), str) else self.id
         model = said.get("model") or said.get("model_version")
         self.model = model if isinstance(model, str) else self.model
         self._finish = finish_reason(said) or self._finish

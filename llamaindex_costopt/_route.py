@@ -144,7 +144,8 @@ class Route:
         """Tell the core what the calls cost, and how to get another tier's answer; return the mark."""
         for attempt in outcome.attempts:
             used = attempt.reply.reading.usage if attempt.reply else None
-            run.settle(attempt.call, usd=self._cost(attempt.call, used), written=used.output_tokens if used else None)
+            usd = 0.0 if _kind_of(attempt.reply) else self._cost(attempt.call, used)
+            run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         last, mark = outcome.reply.reading.last, self._mark(run, outcome)
         if isinstance(last, ChatResponse):
             self.router.answered.put(digest_of(last.message), (outcome.attempts[-1].call.tier, run.at))
@@ -198,14 +199,13 @@ class Route:
     def _attempt(self, run: Run, attempt: Attempt[Reply]) -> dict[str, Any]:
         asked = model_of(self._model(attempt.call))
         reading = attempt.reply.reading if attempt.reply else None
-        extra = reading.last.additional_kwargs if reading and reading.last else {}
         return facts_of_attempt(
             run,
             attempt,
             model=Model(name=(reading and reading.model) or asked.name, provider=asked.provider),
             strong=self._strong,
             usage=asdict(reading.usage) if reading and reading.usage else None,
-            cache=(extra.get(MARK) or {}).get("cache"),
+            cache=_kind_of(attempt.reply),
         )
 
 
@@ -225,6 +225,12 @@ def digest_of(message: ChatMessage) -> str:
     calls = [call and call.id for call in message_tool_calls(message)]
     said = f"{calls}{message.content}"
     return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _kind_of(reply: Reply | None) -> str | None:
+    """Say how a cache below the router found *reply*; None if it is of a model."""
+    last = reply.reading.last if reply else None
+    return (last.additional_kwargs.get(MARK) or {}).get("cache") if last else None
 
 
 def _marked(response: Any, mark: dict[str, Any]) -> Any:

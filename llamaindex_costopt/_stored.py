@@ -30,6 +30,8 @@ def dump(reading: Reading, asked: Model) -> str:
         "model": who.name,
         "provider": who.provider,
         "usage": None if reading.usage is None else asdict(reading.usage),
+        "id": reading.id,
+        "finish_reason": reading.answer().finish,
     }
     if isinstance(response, ChatResponse):
         return json.dumps({"message": _fields(response.message), **about}, ensure_ascii=False)
@@ -40,19 +42,20 @@ def load(hit: Hit) -> tuple[ChatResponse | CompletionResponse, dict[str, Any]]:
     """Build a fresh response from *hit*, with a mark of how it was found, and say who once gave it."""
     stored = json.loads(hit.payload)
     extra = {MARK: mark_of(hit)}
+    raw = {name: stored[name] for name in ("id", "model", "finish_reason", "usage")}
     about = {
         "model": stored["model"],
         "provider": stored["provider"],
         "usage": None if stored["usage"] is None else Usage(**stored["usage"]),
     }
     if "text" in stored:
-        return CompletionResponse(text=stored["text"], additional_kwargs=extra), about
+        return CompletionResponse(text=stored["text"], raw=raw, additional_kwargs=extra), about
     message = ChatMessage.model_validate(stored["message"])
     calls = [call.id for call in message_tool_calls(message) if call]
     message = ChatMessage.model_validate(with_fresh_ids(stored["message"], calls)) if calls else message
     if raw_calls := message.additional_kwargs.get("tool_calls"):
         message.additional_kwargs["tool_calls"] = [_object(call) for call in raw_calls]
-    return ChatResponse(message=message, additional_kwargs=extra), about
+    return ChatResponse(message=message, raw=raw, additional_kwargs=extra), about
 
 
 def _answered_by(response: Any, asked: Model) -> Model:

@@ -22,6 +22,8 @@ def usage_of(said: Mapping[str, Any], extra: Mapping[str, Any]) -> Usage | None:
     OpenAI's two APIs, Anthropic and Google name them differently; those that speak OpenAI's language are the rest.
     """
     reported = fields_of(said.get("usage")) or said.get("usage_metadata") or {}
+    if "cache_read_tokens" in reported:
+        return Usage(**reported)  # our own words, on an answer from store
     if "prompt_token_count" in reported:
         return _of_google(reported)
     if "input_tokens" in reported:

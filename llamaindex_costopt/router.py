@@ -9,7 +9,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
-from pydantic import Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 
 from llamaindex_costopt._convert import MARK, identity, message_tool_calls, messages_of, model_of
 from llamaindex_costopt._lookup import Lookup
@@ -411,6 +411,6 @@ def _memory_of(router: RouterLLM) -> Memory:
 
 def _object(output_cls: Any, response: ChatResponse) -> Any:
     """Take the object out of a routed response; one from store is read anew."""
-    if response.raw is not None:
+    if isinstance(response.raw, BaseModel):
         return response.raw
     return output_cls.model_validate_json(response.message.content or "")
