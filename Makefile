@@ -1,6 +1,7 @@
 # Everything runs in .venv, which is made on the first call and reused after.
 PYTHON ?= python3
 BIN := .venv/bin
+HOST ?= langchain
 
 .PHONY: demo test check clean
 
@@ -11,7 +12,7 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/.installed
-	$(BIN)/llm-costopt demo
+	$(BIN)/llm-costopt demo --host $(HOST)
 
 test: .venv/.installed
 	$(BIN)/python -m pytest

@@ -17,6 +17,7 @@ from langchain_core.runnables import Runnable, RunnableBinding
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
+from llm_costopt.reported import finish_of
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
 MARK = "llm_costopt"
@@ -36,13 +37,6 @@ _CLASS = re.compile(r"<class '([^']+)'>")
 
 _THIS_PROCESS = uuid.uuid4().hex
 """Stands for what only this process knows, such as the fields of a class that cannot list them."""
-
-_FINISH = {
-    **dict.fromkeys(["stop", "end_turn", "stop_sequence", "eos", "completed"], "stop"),
-    **dict.fromkeys(["length", "max_tokens", "max_output_tokens", "model_length", "incomplete"], "length"),
-    **dict.fromkeys(["content_filter", "safety", "refusal", "recitation", "blocklist", "prohibited_content"], "filter"),
-    **dict.fromkeys(["tool_calls", "tool_use", "function_call"], "tools"),
-}
 
 
 def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
@@ -127,7 +121,7 @@ def answer_of(generation: Generation) -> Answer:
     """Say what one generation holds."""
     if isinstance(generation, ChatGeneration) and isinstance(generation.message, AIMessage):
         return answer_of_message(generation.message, generation.generation_info or {})
-    return Answer(text=generation.text, finish=_finish(generation.generation_info or {}))
+    return Answer(text=generation.text, finish=finish_of(generation.generation_info or {}))
 
 
 def answer_of_message(message: AIMessage, info: Mapping[str, Any] | None = None) -> Answer:
@@ -137,7 +131,7 @@ def answer_of_message(message: AIMessage, info: Mapping[str, Any] | None = None)
     metadata = message.response_metadata
     return Answer(
         text=str(message.text),
-        finish=_finish(metadata) or _finish(info or {}),
+        finish=finish_of(metadata) or finish_of(info or {}),
         refused=bool(message.additional_kwargs.get("refusal")) or "refusal" in _block_types(message.content),
         tool_calls=tuple(_tool_call(call) for call in message.tool_calls),
         invalid=message.invalid_tool_calls[0].get("error") or "tool call" if message.invalid_tool_calls else None,
@@ -190,18 +184,6 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCall:
 
 def _block_types(content: str | list[Any]) -> set[str]:
     return set() if isinstance(content, str) else {str(b.get("type")) for b in content if isinstance(b, dict)}
-
-
-def _finish(info: Mapping[str, Any]) -> str | None:
-    details = info.get("incomplete_details")
-    said = (
-        (details or {}).get("reason")
-        or info.get("finish_reason")
-        or info.get("stop_reason")
-        or info.get("done_reason")
-        or (info.get("status") if info.get("status") == "incomplete" else None)
-    )
-    return None if said is None else _FINISH.get(str(said).lower(), str(said))
 
 
 def _schema(name: str) -> str | None:

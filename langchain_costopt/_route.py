@@ -21,19 +21,12 @@ from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
 from llm_costopt.router.costs import Previous
 from llm_costopt.router.router import Request, Run
+from llm_costopt.router.start import Model
+from llm_costopt.router.told import facts_of_attempt, facts_of_call, unfit
 from llm_costopt.types import Answer, Question, Usage
 
 if TYPE_CHECKING:
     from langchain_costopt.router import RouterChatModel
-
-_UNFIT = {
-    "LengthFinishReasonError": "truncated",
-    "ContentFilterFinishReasonError": "filtered",
-    "OpenAIRefusalError": "refused",
-    "OutputParserException": "unparsable",
-    "ValidationError": "unparsable",  # pydantic's: the SDK of OpenAI parses what has a schema inside its call
-}
-"""Errors that say the answer is bad, not that the call failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +137,7 @@ class Route:
         return (None, 0) if tier is None else (last, tier)
 
     def _flow(self, run: Run) -> Generator[Call, Any, Outcome[Any]]:
-        return run.flow(read=_answer, unfit=lambda error: _UNFIT.get(type(error).__name__))
+        return run.flow(read=_answer, unfit=unfit)
 
     def _finish(
         self, run: Run, outcome: Outcome[Any], answer: Answer, message: AIMessage | None, config: RunnableConfig
@@ -209,17 +202,9 @@ class Route:
 
     def _child(self, run: Run, call: Call, config: RunnableConfig) -> RunnableConfig:
         """Tell handlers what this call is for, and hide a draft from LangGraph's token stream."""
-        about = {
-            "llm_costopt_call": call.id,  # a parser around the model takes the run's id for its own run
-            "llm_costopt_baseline": model_name(self.router.strong),
-            "llm_costopt_complexity": call.level,
-            "llm_costopt_tier": self.router.tier_name(call.tier),
-            "llm_costopt_why": call.why,
-        }
-        if run.arm:
-            about["llm_costopt_arm"] = run.arm
-        if call.replaces:
-            about["llm_costopt_replaces"] = call.replaces
+        facts = facts_of_call(run, call, strong=model_name(self.router.strong))
+        # With the id of the call: a parser around the model takes the run's id for its own run.
+        about = {f"llm_costopt_{name}": fact for name, fact in facts.items()}
         return RunnableConfig(
             **{
                 **config,
@@ -248,23 +233,14 @@ class Route:
     def _attempt(self, run: Run, attempt: Attempt[Any], message: AIMessage | None) -> dict[str, Any]:
         model = self._model(attempt.call)
         said = message.response_metadata if message else {}
-        return {
-            "id": attempt.call.id,
-            "tier": self.router.tier_name(attempt.call.tier),
-            "model": said.get("model_name") or model_name(model),
-            "provider": provider_of(model),
-            "result": attempt.result,
-            "confidence": attempt.confidence,
-            "why": attempt.why,
-            "latency": round(attempt.seconds, 4),
-            "usage": dict(message.usage_metadata) if message and message.usage_metadata else None,
-            "cache": said.get(MARK, {}).get("cache"),
-            "replaces": attempt.call.replaces,
-            "baseline": model_name(self.router.strong),
-            "complexity": attempt.call.level,
-            "error": attempt.why if attempt.result == "failed" else None,
-            **({"arm": run.arm} if run.arm else {}),
-        }
+        return facts_of_attempt(
+            run,
+            attempt,
+            model=Model(name=said.get("model_name") or model_name(model), provider=provider_of(model)),
+            strong=model_name(self.router.strong),
+            usage=dict(message.usage_metadata) if message and message.usage_metadata else None,
+            cache=said.get(MARK, {}).get("cache"),
+        )
 
 
 class _Shown:

@@ -12,14 +12,11 @@ from langchain_core.outputs import ChatGeneration, Generation
 from pydantic import BaseModel
 
 from langchain_costopt._convert import MARK
+from llm_costopt.cache.fresh import with_fresh_ids
+from llm_costopt.cache.marks import mark_of
 from llm_costopt.cache.records import Hit
 
 _PROCESS, _count = uuid.uuid4().hex, itertools.count()
-
-_IDS = frozenset({"id", "call_id", "tool_call_id"})
-
-_DATA = frozenset({"args", "input", "arguments", "parsed"})
-"""What a model wrote for a tool or a schema: an `id` in there names something of the caller's."""
 
 
 def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
@@ -32,16 +29,7 @@ def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
 
 def load(hit: Hit) -> list[Generation]:
     """Build fresh generations from *hit*, chat messages with fresh ids and a mark of how they were found."""
-    mark: dict[str, Any] = {
-        "cache": hit.kind,
-        "similarity": round(hit.similarity, 4),
-        "age_s": round(hit.age, 1),
-        "id": hit.id,
-    }
-    if hit.sure is not None:
-        mark["sure"] = round(hit.sure, 4)
-    if hit.stale:
-        mark["stale"] = True
+    mark = mark_of(hit)
     return [_load(stored, mark) for stored in json.loads(hit.payload)]
 
 
@@ -89,35 +77,9 @@ def _load(stored: Mapping[str, Any], mark: Mapping[str, Any]) -> Generation:
     if "message" not in stored:
         return Generation(text=stored["text"], generation_info=stored["info"])
     fields = stored["message"]
-    fresh: dict[str, str] = {}
-    for call in (*fields["tool_calls"], *fields["invalid_tool_calls"]):
-        if call.get("id"):
-            fresh[call["id"]] = _fresh_id(call["id"])
-    fields = _renamed(fields, fresh) if fresh else fields
+    calls = (*fields["tool_calls"], *fields["invalid_tool_calls"])
+    fields = with_fresh_ids(fields, [call.get("id") for call in calls])
     fields["response_metadata"][MARK] = dict(mark)
     # Unlike a UUID per message this asks the system for nothing, which would be a tenth of an exact hit's time.
     message = AIMessage(**fields, id=f"lc_cache--{_PROCESS}-{os.getpid()}-{next(_count)}")
     return ChatGeneration(message=message, generation_info=stored["info"])
-
-
-def _fresh_id(old: str) -> str:
-    """Keep the provider's prefix (`call_`, `toolu_`): some providers check it; two turns must not share the rest."""
-    prefix, _, rest = old.rpartition("_")
-    return f"{prefix}_{uuid.uuid4().hex[:24]}" if prefix and rest else uuid.uuid4().hex
-
-
-def _renamed(value: Any, fresh: Mapping[str, str]) -> Any:
-    """Replace ids wherever a host repeats them: tool calls, raw provider fields, content blocks."""
-    if isinstance(value, dict):
-        return {name: _renamed_field(name, v, fresh) for name, v in value.items()}
-    if isinstance(value, list):
-        return [_renamed(v, fresh) for v in value]
-    return value
-
-
-def _renamed_field(name: str, value: Any, fresh: Mapping[str, str]) -> Any:
-    if name in _DATA:
-        return value
-    if name in _IDS and isinstance(value, str):
-        return fresh.get(value, value)
-    return _renamed(value, fresh)

@@ -7,6 +7,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from pydantic import BaseModel
 
+from llm_costopt.reported import counted, usage_of_openai
 from llm_costopt.types import Usage
 
 _TIERS = ("", "flex_", "priority_")
@@ -16,7 +17,7 @@ _TIERS = ("", "flex_", "priority_")
 def usage(message: BaseMessage) -> Usage | None:
     """Read the tokens of *message*; None if the provider did not say, or said that there were none."""
     reported = usage_of_metadata(getattr(message, "usage_metadata", None))
-    return reported or _of_token_usage(message.response_metadata.get("token_usage"))
+    return reported or usage_of_openai(message.response_metadata.get("token_usage"))
 
 
 def is_from_cache(reported: Mapping[str, Any] | None) -> bool:
@@ -36,13 +37,13 @@ def usage_of_result(result: LLMResult, *, prompts: int = 1) -> Usage | None:
     if prompts > 1 and total == {}:
         # LangChain leaves the tokens of prompts that travelled together with the first of them.
         return Usage(input_tokens=0, output_tokens=0)
-    return _of_token_usage(total)
+    return usage_of_openai(total)
 
 
 def usage_of_error(error: BaseException) -> Usage | None:
     """Read the tokens of an answer that OpenAI's client refused to return, since it was cut off: it is paid for."""
     tokens = getattr(getattr(error, "completion", None), "usage", None)
-    return _of_token_usage(tokens.model_dump()) if isinstance(tokens, BaseModel) else None
+    return usage_of_openai(tokens.model_dump()) if isinstance(tokens, BaseModel) else None
 
 
 def usage_of_metadata(reported: Mapping[str, Any] | None) -> Usage | None:
@@ -50,7 +51,7 @@ def usage_of_metadata(reported: Mapping[str, Any] | None) -> Usage | None:
     if not reported or "input_tokens" not in reported:
         return None
     into, out = reported.get("input_token_details") or {}, reported.get("output_token_details") or {}
-    return _usage(
+    return counted(
         input_tokens=reported["input_tokens"],
         output_tokens=reported.get("output_tokens"),
         cache_read_tokens=_tiered(into, "cache_read"),
@@ -70,25 +71,3 @@ def _cache_write(details: Mapping[str, Any]) -> int:
 
 def _tiered(details: Mapping[str, Any], key: str) -> int:
     return sum(details.get(tier + key) or 0 for tier in _TIERS)
-
-
-def _of_token_usage(reported: Any) -> Usage | None:
-    """Translate OpenAI's own shape, which completion models and older chat models pass on."""
-    if not isinstance(reported, Mapping) or "prompt_tokens" not in reported:
-        return None
-    into, out = reported.get("prompt_tokens_details") or {}, reported.get("completion_tokens_details") or {}
-    return _usage(
-        input_tokens=reported["prompt_tokens"],
-        output_tokens=reported.get("completion_tokens"),
-        cache_read_tokens=into.get("cached_tokens"),
-        cache_write_tokens=into.get("cache_write_tokens"),
-        reasoning_tokens=out.get("reasoning_tokens"),
-        input_audio_tokens=into.get("audio_tokens"),
-        output_audio_tokens=out.get("audio_tokens"),
-    )
-
-
-def _usage(**tokens: int | None) -> Usage | None:
-    counts = {name: n or 0 for name, n in tokens.items()}
-    # No call reads nothing and writes nothing: servers and streams that do not count report zeros.
-    return Usage(**counts) if counts["input_tokens"] or counts["output_tokens"] else None

@@ -1,15 +1,12 @@
 """What LangChain's calls cost and what was saved, as a callback handler."""
 
-import logging
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from decimal import Decimal
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -19,15 +16,10 @@ from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
-from llm_costopt.monitor.account import account
+from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
-from llm_costopt.monitor.prices import Price, Prices
-from llm_costopt.monitor.summary import Summary
+from llm_costopt.monitor.prices import Price
 from llm_costopt.types import CacheKind, CallRecord, OnRecord
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _MOST_RUNNING = 10_000
 """Calls remembered at once. A cancelled call never ends, so that the oldest must go some day."""
@@ -69,7 +61,7 @@ class _Start:
         return None if self.at is None else max(0.0, now - self.at)
 
 
-class CostCallbackHandler(BaseCallbackHandler):
+class CostCallbackHandler(Keeper, BaseCallbackHandler):
     """Keep what every call cost and saved: `model.invoke(..., config={"callbacks": [handler]})`.
 
     Hits of the host's cache are counted as hits, not as calls. A failure of the price list, the ledger or
@@ -95,41 +87,26 @@ class CostCallbackHandler(BaseCallbackHandler):
         on_record: OnRecord | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, clock=clock)
-        self.failures = 0
-        self._baseline = baseline
-        self._prices = prices or Prices()
-        self._on_record = on_record
-        self._clock = clock
+        super().__init__(baseline=baseline, ledger=ledger, prices=prices, on_record=on_record, clock=clock)
         self._running: OrderedDict[UUID, _Start] = OrderedDict()
-        self._lock = threading.Lock()
-        self._said: set[tuple[str, type[Exception]]] = set()
-
-    def summary(self, hours: float | None = 24) -> Summary:
-        """Sum up the last *hours*; all there is if None."""
-        return self.ledger.summary(hours)
-
-    def records(self, since: float | None = None) -> list[CallRecord]:
-        """List the calls that ended at *since* (seconds since the epoch) or later, the oldest first."""
-        return self.ledger.records(since)
 
     @override
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
     ) -> None:
-        self._guarded("start", self._remember, run_id, kwargs)
+        self.guarded("start", self._remember, run_id, kwargs)
 
     @override
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
-        self._guarded("start", self._remember, run_id, kwargs)
+        self.guarded("start", self._remember, run_id, kwargs)
 
     @override
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        self._guarded("end", self._ended, run_id, partial(_answers, response))
+        self.guarded("end", self._ended, run_id, partial(_answers, response))
 
     @override
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._guarded("error", self._ended, run_id, partial(_failure, error))
+        self.guarded("error", self._ended, run_id, partial(_failure, error))
 
     # An event costs an async call the hop to another thread, used or not.
     ignore_chain = ignore_agent = ignore_retriever = property(lambda _: True)
@@ -153,31 +130,7 @@ class CostCallbackHandler(BaseCallbackHandler):
         with self._lock:
             start = self._running.pop(run_id, None) or _Start(run=str(run_id))
         for record, baseline in read(start, self._clock()):
-            self._keep(self._priced(record, baseline or self._baseline))
-
-    def _priced(self, record: CallRecord, baseline: str | None) -> CallRecord:
-        facts = {name: getattr(record, name) for name in ("model", "provider", "usage", "cache", "batch")}
-        amounts = self._guarded("price", partial(account, self._prices, baseline=baseline, **facts))
-        cost, saved = amounts or (Decimal(0) if record.cache else None, None)
-        return replace(record, cost=cost, saved=None if record.error else saved)  # no answer, nothing saved
-
-    def _keep(self, record: CallRecord) -> None:
-        self._guarded("ledger", self.ledger.append, record)
-        if self._on_record is not None:
-            self._guarded("on_record", self._on_record, record)
-
-    def _guarded(self, what: str, act: Callable[..., T], *args: Any) -> T | None:
-        try:
-            return act(*args)
-        except Exception as error:  # whatever fails here must not fail the user's call
-            kind = (what, type(error))
-            with self._lock:
-                self.failures += 1
-                is_new = kind not in self._said
-                self._said.add(kind)
-            if is_new:
-                log.warning("The cost monitor failed at %r; from here on, this is only counted", what, exc_info=True)
-            return None
+            self.keep(record, baseline)
 
 
 def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:

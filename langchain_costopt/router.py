@@ -6,7 +6,6 @@ report every token twice, stream every token twice, and deadlock behind a concur
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import FunctionType
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -22,7 +21,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._front import front
-from langchain_costopt._memory import memory_of
+from langchain_costopt._memory import memory_for
 from langchain_costopt._route import Route, model_name
 from llm_costopt.monitor.prices import Price
 from llm_costopt.router.complexity import Complexity, complexity
@@ -33,6 +32,7 @@ from llm_costopt.router.learned import LearnedRules
 from llm_costopt.router.router import Memory, Router
 from llm_costopt.router.shadow import Judge
 from llm_costopt.router.spending import Budget
+from llm_costopt.router.start import rule_name
 
 _SILENT = RunnableConfig(callbacks=[])
 """For tiers whose run is reported by the router itself."""
@@ -101,7 +101,7 @@ class RouterChatModel(BaseChatModel):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
         super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
         if self.memory is None:
-            self.memory = memory_of(self)
+            self.memory = memory_for(self)
 
     @property
     def core(self) -> Router:
@@ -194,8 +194,8 @@ class RouterChatModel(BaseChatModel):
             # What the host itself keys a cache by.
             "tiers": [tier._get_llm_string() for tier in self.tiers],  # noqa: SLF001
             "threshold": self.threshold,
-            "complexity": _name(self.complexity),
-            "confidence": _name(self.confidence),
+            "complexity": rule_name(self.complexity),
+            "confidence": rule_name(self.confidence),
             "learned": self.learned and self.learned.fingerprint,
             "targets": (self.target_quality, self.max_strong_share, self.max_cost_per_request),
         }
@@ -369,12 +369,6 @@ class RouterChatModel(BaseChatModel):
 def _plain(method: Any) -> Any:
     """Hide the type of a function of input and config: the host calls it, its annotations only know a third form."""
     return method
-
-
-def _name(rule: Any) -> str:
-    """Name a rule in a cache key: by its address where its name may stand for several."""
-    is_unique = isinstance(rule, FunctionType) and "<" not in rule.__qualname__
-    return f"{rule.__module__}.{rule.__qualname__}" if is_unique else repr(rule)
 
 
 def _result(message: AIMessage) -> ChatResult:

@@ -4,7 +4,11 @@ import json
 import os
 import random
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from llm_costopt.demo.log import LoggedRequest, read_log
+from llm_costopt.demo.result import Result
+from llm_costopt.demo.run import Models
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
 
@@ -21,6 +27,13 @@ if TYPE_CHECKING:
     from llm_costopt.router.calibrate import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+class Host(StrEnum):
+    """The frameworks that the demo runs in."""
+
+    langchain = "langchain"
+    llamaindex = "llamaindex"
 
 
 app.command()(ab)
@@ -39,15 +52,25 @@ def demo(
     live: Annotated[bool, typer.Option(help="Ask the real models; needs OPENAI_API_KEY, costs money.")] = False,
     cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
     strong: Annotated[str, typer.Option(help="The strong model.")] = "gpt-4o",
+    host: Annotated[Host, typer.Option(help="The framework that the requests go through.")] = Host.langchain,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:
-    """Replay a request log through a LangChain chain, first all-strong, then with cache and router."""
+    """Replay a request log through a framework's own models, first all-strong, then with cache and router."""
     rows = read_log(requests)
     if live and not os.environ.get("OPENAI_API_KEY"):
         raise ValueError("--live asks real models: set OPENAI_API_KEY (and OPENAI_BASE_URL for another provider)")
     if cheap == strong:
         raise ValueError(f"--cheap and --strong are two models, not twice {cheap!r}")
-    figures = _replay(rows, live=live, cheap=cheap, strong=strong, max_error=max_error, threshold=threshold)
+    with _bar(2 * len(rows)) as tick:
+        result = _replay_of(host)(
+            rows,
+            models=Models(cheap=cheap, strong=strong),
+            max_error=max_error,
+            threshold=threshold,
+            live=live,
+            tick=tick,
+        )
+    figures = result.to_dict()
     if as_json:
         print(json.dumps(figures))
     else:
@@ -100,14 +123,17 @@ def _show_calibration(found: "Calibration", out: Path) -> None:
     console.print(f"written to {out}: give `LearnedRules.load({str(out)!r})` to the router", highlight=False)
 
 
-def _replay(
-    rows: list[LoggedRequest], *, live: bool, cheap: str, strong: str, max_error: float, threshold: float | None
-) -> dict[str, Any]:
-    try:
-        from langchain_costopt.demo import Models, replay
-    except ModuleNotFoundError as missing:
-        raise MissingExtraError("the demo", "langchain") from missing
+def _replay_of(host: Host) -> Callable[..., Result]:
     random.seed(0)  # which hits the cache checks: two runs shall print the same
+    try:
+        found: Callable[..., Result] = import_module(f"{host.value}_costopt.demo").replay
+    except ModuleNotFoundError as missing:
+        raise MissingExtraError("the demo", host.value) from missing
+    return found
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[], object]]:
     bar = Progress(
         TextColumn("replaying"),
         BarColumn(),
@@ -117,16 +143,8 @@ def _replay(
         transient=True,
     )
     with bar:
-        task = bar.add_task("replay", total=2 * len(rows))
-        result = replay(
-            rows,
-            models=Models(cheap=cheap, strong=strong),
-            max_error=max_error,
-            threshold=threshold,
-            live=live,
-            tick=lambda: bar.advance(task),
-        )
-    return result.to_dict()
+        task = bar.add_task("replay", total=total)
+        yield lambda: bar.advance(task)
 
 
 def _show(

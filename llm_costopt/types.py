@@ -31,6 +31,8 @@ class Usage:
     """The part of the input that was audio."""
     output_audio_tokens: int = 0
     """The part of the output that was audio."""
+    estimated: bool = False
+    """Whether nobody reported the tokens, and they were counted from the texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -179,6 +179,11 @@ class SemanticCache:
         else:  # the store was away: what it has kept is worth more than what this process learned meanwhile
             self._policy = self._make_policy()
 
+    @property
+    def embedder(self) -> Embedder:
+        """Return what turns questions into vectors: a host's own may know how to do that without blocking."""
+        return self._embedder
+
     def find(self, question: Question) -> Hit | None:
         """Look for an answer to *question*, waiting for the same request of another thread if there is one.
 

@@ -1,7 +1,10 @@
 """Let a model compare two answers: what it is asked, and what its word means."""
 
+import random
 import secrets
+from collections.abc import Callable
 
+from llm_costopt.router.shadow import Judge
 from llm_costopt.types import Answer, Message, Question
 
 _ASK = """Two assistants answered the same request. Decide which answer serves the user better: it must be right, \
@@ -24,6 +27,16 @@ Answer B:
 {mark}
 
 Reply with one word: A if answer A is clearly better, B if answer B is clearly better, SAME if both serve equally."""
+
+
+def judge_by(ask: Callable[[str], str]) -> Judge:
+    """Make a judge of a model that *ask* gives the words of."""
+
+    def compare(question: Question, answer: Answer, reference: Answer) -> float | None:
+        swapped = random.random() < 0.5  # noqa: S311 - against a habit, not an enemy
+        return verdict(ask(comparison(question, answer, reference, swapped=swapped)), swapped=swapped)
+
+    return compare
 
 
 def comparison(question: Question, answer: Answer, reference: Answer, *, swapped: bool) -> str:

@@ -1,0 +1,154 @@
+"""Micro-batching in front of a model: `BatchingLLM(llm)` releases concurrent calls in windows, never too many at once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, Self
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from llama_index.core.llms import LLM
+from pydantic import PrivateAttr
+
+from llamaindex_costopt._wrapper import Wrapper
+from llm_costopt.batch.window import BatchStats, Ticket, Window
+
+
+class BatchingLLM(Wrapper):
+    """Hold calls of *llm* back until a window of them is full or old enough, then start them, never too many at once.
+
+    It works from any thread and event loop, and does not change what a call costs: it lowers peaks, so that a provider's
+    rate limit is not hit. The age of the oldest call releases a window however few it holds, so that the host's
+    `num_workers=4` cannot wait for a fifth; raise `num_workers` to fill it sooner. A stream holds its slot until it ends or is closed.
+    A blocking call in a thread that runs an event loop is counted but not held back: it would keep the others from ending.
+
+    Args:
+        llm: the model, or another wrapper.
+        max_batch_size: this many calls make a full window.
+        flush_interval: seconds after which a window is released however few it holds, counted from its oldest call.
+        max_concurrent: released calls that may be in flight at once.
+        lease: seconds after which a slot is taken back from a call that does not end.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    _window: Window = PrivateAttr()
+
+    def __init__(
+        self,
+        llm: LLM,
+        max_batch_size: int = 20,
+        flush_interval: float = 0.5,
+        max_concurrent: int = 10,
+        *,
+        lease: float = 300.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(llm, **options)
+        self._window = Window(
+            max_batch_size=max_batch_size, flush_interval=flush_interval, max_concurrent=max_concurrent, lease=lease
+        )
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Name the wrapper as the host's models are."""
+        return "llm_costopt_batching"
+
+    def stats(self) -> BatchStats:
+        """Report what the window did and what it holds."""
+        return self._window.stats()
+
+    def close(self) -> None:
+        """Release every call that waits; from now on calls wait for a slot only."""
+        self._window.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Wait for a place, then ask."""
+        with _Place(self._window) as place:
+            place.wait()
+            return self.llm.chat(messages, **kwargs)
+
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Wait for a place, then ask."""
+        with _Place(self._window) as place:
+            await place.await_()
+            return await self.llm.achat(messages, **kwargs)
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Wait for a place, then ask."""
+        with _Place(self._window) as place:
+            place.wait()
+            return self.llm.complete(prompt, formatted, **kwargs)
+
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Wait for a place, then ask."""
+        with _Place(self._window) as place:
+            await place.await_()
+            return await self.llm.acomplete(prompt, formatted, **kwargs)
+
+    # A stream that nobody reads asks nobody: integrations make their request with the first chunk. Its wait begins then.
+
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
+        """Ask, and wait for a place before the first chunk."""
+        return self._held(self.llm.stream_chat(messages, **kwargs))
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        """Ask, and wait for a place before the first chunk."""
+        return self._held(self.llm.stream_complete(prompt, formatted, **kwargs))
+
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
+        """Ask, and wait for a place before the first chunk."""
+        return self._aheld(await self.llm.astream_chat(messages, **kwargs))
+
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        """Ask, and wait for a place before the first chunk."""
+        return self._aheld(await self.llm.astream_complete(prompt, formatted, **kwargs))
+
+    def _held(self, chunks: Iterator[Any]) -> Iterator[Any]:
+        with _Place(self._window) as place:
+            place.wait()
+            yield from chunks
+
+    async def _aheld(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        with _Place(self._window) as place:
+            await place.await_()
+            async for chunk in chunks:
+                yield chunk
+
+
+class _Place:
+    """One call's place in a window, given back however the call ends."""
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
+        self._ticket: Ticket | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ticket:
+            self._window.leave(self._ticket)
+
+    def wait(self) -> None:
+        """Wait in this thread; not where an event loop runs, whose calls it would keep from ending."""
+        self._ticket = self._window.enter(wait=not _has_loop())
+        self._ticket.future.result()
+
+    async def await_(self) -> None:
+        """Wait in this task, whichever event loop runs it."""
+        self._ticket = self._window.enter()
+        await asyncio.wrap_future(self._ticket.future)
+
+
+def _has_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
