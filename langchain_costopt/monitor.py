@@ -19,6 +19,7 @@ from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_met
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price
+from llm_costopt.reported import decision_of
 from llm_costopt.types import CacheKind, CallRecord, OnRecord
 
 _MOST_RUNNING = 10_000
@@ -156,7 +157,7 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
         cache=cache,
         batch=cache is None and _is_batch(said, ours),
         tags=start.tags,
-        **_decision(start.metadata, "llm_costopt_"),
+        **decision_of(start.metadata, "llm_costopt_"),
     )
     return [(record, start.metadata.get("llm_costopt_baseline"))]
 
@@ -172,7 +173,7 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
         batch=bool(attempt.get("batch")),
         tags=start.tags,
         **same,
-        **_decision(attempt),
+        **decision_of(attempt),
     )
     return record, attempt.get("baseline")
 
@@ -188,15 +189,9 @@ def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]
         latency=start.latency(now),
         tags=start.tags,
         error=type(error).__name__,
-        **_decision(start.metadata, "llm_costopt_"),
+        **decision_of(start.metadata, "llm_costopt_"),
     )
     return [(record, start.metadata.get("llm_costopt_baseline"))]
-
-
-def _decision(said: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Read what a router says of a call."""
-    facts = {name: said.get(prefix + name) for name in ("complexity", "replaces", "tier", "why", "arm")}
-    return facts | {"shadow": bool(said.get(f"{prefix}shadow"))}
 
 
 def _once(name: str | None) -> str | None:

@@ -32,6 +32,7 @@ from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price
 from llm_costopt.monitor.summary import Summary
+from llm_costopt.reported import decision_of
 from llm_costopt.types import CallRecord, OnRecord, Usage
 
 _MOST_RUNNING = 10_000
@@ -177,7 +178,7 @@ class CostEventHandler(BaseEventHandler):
             latency=max(0.0, now - call.at),
             tags=tags_of(call.event.tags),
             error=error,
-            **_decision(call.facts),
+            **decision_of(call.facts),
         )
         self._keeper.keep(record, call.facts.get("baseline"))
 
@@ -193,7 +194,7 @@ class CostEventHandler(BaseEventHandler):
             latency=event.seconds,
             cache=event.kind,
             tags=tags_of(event.tags),
-            **_decision(facts),
+            **decision_of(facts),
         )
         self._keeper.keep(record, event.baseline or facts.get("baseline"))
 
@@ -234,13 +235,6 @@ class _Spans(NullSpanHandler):
         """Forget a span that failed, and tell of it."""
         self._parents.pop(kwargs["id_"], None)
         self._dropped(kwargs["id_"], type(kwargs.get("err")).__name__)
-
-
-def _decision(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Read what a router says of a call."""
-    return {name: facts.get(name) for name in ("complexity", "replaces", "tier", "why", "arm")} | {
-        "shadow": bool(facts.get("shadow"))
-    }
 
 
 def _estimated(call: _Call) -> Usage:

@@ -1,4 +1,4 @@
-"""What providers report with an answer, whichever host passes it on → the core's words: why a model stopped, its tokens."""
+"""What providers and our router report with an answer, whichever host passes it on → the core's words."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,12 @@ _FINISH = {
     **dict.fromkeys(["content_filter", "safety", "refusal", "recitation", "blocklist", "prohibited_content"], "filter"),
     **dict.fromkeys(["tool_calls", "tool_use", "function_call"], "tools"),
 }
+
+
+def decision_of(said: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Read what a router says of a call, as fields of its `CallRecord`."""
+    facts = {name: said.get(prefix + name) for name in ("complexity", "replaces", "tier", "why", "arm")}
+    return facts | {name: bool(said.get(prefix + name)) for name in ("shadow", "spare")}
 
 
 def finish_of(info: Mapping[str, Any]) -> str | None:

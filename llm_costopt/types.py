@@ -155,6 +155,8 @@ class CallRecord:
     """The router's reasons, never text of a request; None without a router."""
     arm: Arm | None = None
     """Which arm of a comparison the request was in; None without one."""
+    spare: bool = False
+    """Whether another tier is asked if this call fails: its failure is then not the request's."""
     shadow: bool = False
     """Whether the call was made beside the answer, only to compare: it is no request of its own."""
 

@@ -68,9 +68,9 @@ _SCHEMA = f"{_TABLES_OF_1};{_FROM_1};{rollup.SCHEMA}"
 # `INSERT OR IGNORE` would also swallow a record that lacks what it must have.
 _INSERT = """
 INSERT INTO calls (id, at, model, provider, usage, cost, saved_cache, saved_router, saved_batch, latency,
-                   cache, complexity, replaces, batch, tags, error, tier, why, arm, shadow)
+                   cache, complexity, replaces, batch, tags, error, tier, why, arm, shadow, rejected)
 VALUES (:id, :at, :model, :provider, :usage, :cost, :saved_cache, :saved_router, :saved_batch, :latency,
-        :cache, :complexity, :replaces, :batch, :tags, :error, :tier, :why, :arm, :shadow)
+        :cache, :complexity, :replaces, :batch, :tags, :error, :tier, :why, :arm, :shadow, :rejected)
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -230,6 +230,7 @@ def _row(record: CallRecord) -> dict[str, Any]:
     return fields | {
         "usage": None if record.usage is None else json.dumps(asdict(record.usage)),
         "tags": json.dumps(record.tags),
+        "rejected": record.spare and record.error is not None,  # the call that stands in for it is the request
         "cost": _units(record.cost),
         **{f"saved_{cause}": _units(amount) for cause, amount in saved.items()},
     }

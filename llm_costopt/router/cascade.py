@@ -34,6 +34,8 @@ class Call:
     """How hard the request was found to be."""
     why: str
     """What decided that this tier is asked."""
+    spare: bool
+    """Whether another tier is asked if this call fails."""
     replaces: str | None
     """The id of the call whose draft was rejected just before; None if there is none."""
 
@@ -106,7 +108,13 @@ def cascade(
     replaces = None
     while True:
         call = Call(
-            id=str(uuid.uuid4()), tier=step.tier, final=step.final, level=first.level, why=step.why, replaces=replaces
+            id=str(uuid.uuid4()),
+            tier=step.tier,
+            final=step.final,
+            level=first.level,
+            why=step.why,
+            spare=above(situation, step) is not None,
+            replaces=replaces,
         )
         begun(call)
         began = clock()

@@ -30,6 +30,7 @@ def facts_of_call(run: Run, call: Call, *, strong: str | None) -> dict[str, Any]
         "tier": run.router.names[call.tier],
         "why": call.why,
         **({"arm": run.arm} if run.arm else {}),
+        **({"spare": True} if call.spare else {}),
         **({"replaces": call.replaces} if call.replaces else {}),
     }
 
@@ -59,5 +60,6 @@ def facts_of_attempt(
         "baseline": strong,
         "complexity": attempt.call.level,
         "error": attempt.why if attempt.result == "failed" else None,
+        **({"spare": True} if attempt.call.spare else {}),
         **({"arm": run.arm} if run.arm else {}),
     }

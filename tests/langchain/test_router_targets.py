@@ -307,3 +307,16 @@ async def test_many_at_once_under_a_budget() -> None:
     assert 0 < len(answered) < 100
     assert all(isinstance(x, BudgetExceededError) for x in found if not isinstance(x, AIMessage))
     assert budget.spent <= Decimal("0.0106")
+
+
+@every_way
+def test_a_fall_back_is_one_request(call: Any) -> None:
+    """A tier that failed and the one that stood in are one request that did not fail, also in the ledger."""
+    ledger = Ledger()
+    router = routed(cheap(TimeoutError()), strong())
+    call(router, MEDIUM, {"callbacks": [CostCallbackHandler(prices=PRICES, ledger=ledger)]})
+    summary = ledger.summary(None)
+    [request] = ledger.requests(None)
+
+    assert (summary.requests, summary.calls, summary.errors) == (1, 2, 1)
+    assert request.failed is False
