@@ -1,0 +1,129 @@
+"""HTTP transports that turn an SDK's requests into rows of batches; for `httpx` and for `httpx2`."""
+
+import asyncio
+import os
+from importlib import import_module
+from typing import Any, Self
+
+from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.wire import Ask, Reply
+
+_PATHS = ("/chat/completions", "/responses", "/v1/messages")
+
+
+class _Transport:
+    """What both transports share.
+
+    They share no base class with either library: both ask for nothing but the methods, and a request knows its library.
+    """
+
+    def __init__(self, queue: BatchQueue | str | os.PathLike[str], *, through: Any = None) -> None:
+        self._own = not isinstance(queue, BatchQueue)
+        self._queue = queue if isinstance(queue, BatchQueue) else BatchQueue(queue)
+        self._through = through
+
+    def _pass(self, request: Any, kind: str) -> Any:
+        if self._through is None:
+            self._through = getattr(_library(request), kind)()
+        return self._through
+
+
+class BatchTransport(_Transport):
+    """Answer an SDK's chat requests from the Batch API: `OpenAI(http_client=httpx.Client(transport=BatchTransport(…)))`.
+
+    A caller blocks its thread until its row is back. Every other request goes straight through.
+
+    Args:
+        queue: a `BatchQueue`, which several transports may share and which its owner closes; or the path of its file.
+        through: the transport of the same library for all that is no row of a batch; its usual one if None.
+    """
+
+    def handle_request(self, request: Any) -> Any:
+        """Answer *request*, as both libraries want it."""
+        found = self._queue.enter(_ask(request, request.read())) if _may_travel(request) else None
+        if isinstance(found, Reply):
+            return _response(request, found)
+        if found is not None:
+            try:
+                answered = found.result()
+            except BaseException:
+                found.cancel()
+                raise
+            if answered is not None:
+                self._queue.took(answered)
+                return _response(request, answered.reply)
+        return self._pass(request, "HTTPTransport").handle_request(request)
+
+    def close(self) -> None:
+        """Close what is the transport's own."""
+        self._close(finished=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self._close(finished=kind is None)
+
+    def _close(self, *, finished: bool) -> None:
+        if self._own:
+            self._queue.close(finished=finished)
+        if self._through is not None:
+            self._through.close()
+
+
+class AsyncBatchTransport(_Transport):
+    """Answer an SDK's chat requests from the Batch API: `ChatOpenAI(http_async_client=httpx.AsyncClient(transport=…))`.
+
+    Every other request goes straight through. Needs an event loop of asyncio.
+
+    Args:
+        queue: a `BatchQueue`, which several transports may share and which its owner closes; or the path of its file.
+        through: the transport of the same library for all that is no row of a batch; its usual one if None.
+    """
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Answer *request*, as both libraries want it."""
+        found = self._queue.enter(_ask(request, await request.aread())) if _may_travel(request) else None
+        if isinstance(found, Reply):
+            return _response(request, found)
+        if found is not None:
+            answered = await asyncio.wrap_future(found)
+            if answered is not None:
+                self._queue.took(answered)
+                return _response(request, answered.reply)
+        return await self._pass(request, "AsyncHTTPTransport").handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close what is the transport's own."""
+        await self._close(finished=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        await self._close(finished=kind is None)
+
+    async def _close(self, *, finished: bool) -> None:
+        if self._own:
+            await asyncio.to_thread(self._queue.close, finished=finished)
+        if self._through is not None:
+            await self._through.aclose()
+
+
+def _may_travel(request: Any) -> bool:
+    return request.method == "POST" and request.url.path.endswith(_PATHS)
+
+
+def _ask(request: Any, body: bytes) -> Ask:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return Ask(url=str(request.url).partition("?")[0], headers=headers, body=body)
+
+
+def _response(request: Any, reply: Reply) -> Any:
+    # Both SDKs obey this header; what is worth another try was already tried in another batch.
+    headers = {"content-type": "application/json", "x-should-retry": "false"}
+    return _library(request).Response(reply.status, headers=headers, content=reply.body, request=request)
+
+
+def _library(request: Any) -> Any:
+    return import_module(type(request).__module__.partition(".")[0])
