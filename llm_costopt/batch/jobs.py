@@ -185,9 +185,7 @@ class JobStore:
 
     # Rows
 
-    def claim(
-        self, wanted: Sequence[Wanted], *, run: str, began: float, resume: float, now: float
-    ) -> list[Place]:
+    def claim(self, wanted: Sequence[Wanted], *, run: str, began: float, resume: float, now: float) -> list[Place]:
         """Give every request a row of its own: one that is there and free, or a new one."""
         by_key: dict[bytes, list[int]] = defaultdict(list)
         for n, want in enumerate(wanted):
@@ -365,8 +363,7 @@ class JobStore:
     def unrecorded(self) -> list[Settled]:
         """Read some answered rows of which nobody was told."""
         query = (
-            "SELECT id, job, attempts, lane, outcome, reply FROM rows WHERE state = 'answered' AND NOT recorded "
-            f"ORDER BY id LIMIT {_CHUNK}"
+            "SELECT id, job, attempts, lane, outcome, reply FROM rows WHERE state = 'answered' AND NOT recorded LIMIT ?"
         )
         return [
             Settled(
@@ -376,7 +373,7 @@ class JobStore:
                 outcome=row["outcome"],
                 body=row["reply"] or b"",
             )
-            for row in self._db.run(query)
+            for row in self._db.run(query, _CHUNK)
         ]
 
     def record(self, rows: Iterable[int]) -> None:

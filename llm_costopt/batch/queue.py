@@ -27,9 +27,7 @@ _STREAMS = (
     "this request a client without the batch transport"
 )
 
-_AZURE = (
-    "Azure's Batch API is not supported yet: give Azure a client without the batch transport, which costs the full price"
-)
+_AZURE = "Azure's Batch API is not supported yet: give Azure a client without the batch transport, which costs the full price"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,4 +208,3 @@ def _object(body: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-

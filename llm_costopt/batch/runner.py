@@ -14,8 +14,8 @@ from typing import Any, Literal
 from llm_costopt.batch.backend import BatchBackend, Lane
 from llm_costopt.batch.jobs import Answered, JobStore, Place, Wanted
 from llm_costopt.batch.records import Records
-from llm_costopt.batch.wire import Reply, make_client
 from llm_costopt.batch.window import call_in_forked_child
+from llm_costopt.batch.wire import Reply, make_client
 from llm_costopt.batch.work import Pace, Watch, Worker
 
 log = logging.getLogger(__name__)

@@ -111,7 +111,7 @@ class AsyncBatchTransport(_Transport):
 
 
 def _may_travel(request: Any) -> bool:
-    return request.method == "POST" and request.url.path.endswith(_PATHS)
+    return request.method == "POST" and str(request.url.path).endswith(_PATHS)
 
 
 def _ask(request: Any, body: bytes) -> Ask:

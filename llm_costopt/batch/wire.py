@@ -101,9 +101,7 @@ class Http:
         rest = b""
         try:
             with self.client.stream("GET", url, headers=self.headers, timeout=_TIMEOUT) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise RefusedError(_reply(response))
+                _check(response)
                 for chunk in response.iter_bytes():
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from lines
@@ -120,8 +118,7 @@ class Http:
             found = response.json()
         except ValueError:
             found = None
-        if response.status_code >= 400:
-            raise RefusedError(_reply(response))
+        _check(response)
         if not isinstance(found, dict):
             raise ConnectionError(f"no JSON object came back from {url}")
         # Some servers answer for a batch that is gone with status 200 and an error.
@@ -140,9 +137,10 @@ def _translate(problem: Exception) -> NoReturn:
     raise problem
 
 
-def _reply(response: Any) -> Reply:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(status=response.status_code, body=response.content, headers=headers)
+def _check(response: Any) -> None:
+    if response.status_code >= 400:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        raise RefusedError(Reply(status=response.status_code, body=response.read(), headers=headers))
 
 
 class _Watched:
