@@ -318,20 +318,22 @@ class JobStore:
 
         What is stored already, is of an earlier attempt or of no row of the job changes nothing.
         """
-        named = {r.id: r for r in results}
+        named: dict[str, Result] = {}
+        for result in results:
+            named.setdefault(result.id, result)
         ids = [number for name in named if (number := row_number(job, name)) is not None]
         query = "SELECT id, attempts FROM rows WHERE job = ? AND state = 'sent' AND id = ?"
         done, again = [], []
         with self._db.transaction("IMMEDIATE") as db:
             for row in ids:
                 found = db.execute(query, [job, row]).fetchone()
-                result = found and named.get(row_name(job, row, found["attempts"]))
-                if not result:
+                told = found and named.get(row_name(job, row, found["attempts"]))
+                if not told:
                     continue
-                if _passing(result) and found["attempts"] <= retries:
+                if _passing(told) and found["attempts"] <= retries:
                     again.append((row,))
                 else:
-                    done.append(Answered(row=row, reply=result.reply, outcome=result.outcome))
+                    done.append(Answered(row=row, reply=told.reply, outcome=told.outcome))
             db.executemany("UPDATE rows SET state = 'queued', job = NULL WHERE id = ?", again)
             db.executemany(
                 "UPDATE rows SET state = 'answered', body = NULL, status = ?, outcome = ?, reply = ? WHERE id = ?",

@@ -202,10 +202,11 @@ class Worker:
             self._find(job, watch)
             return
         remote = backend.look(http, job.lane, job.remote)
-        watch.misses = 0
         self._advance(job.id, status=remote.status)
         if remote.ended:
             self._collect(job, remote, watch)
+        else:
+            watch.misses = 0
         if not watch.ended:
             watch.wait(now, self._pace)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,10 @@ from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
 from tests.batch_provider import Batch, Provider, Told, chat, ok, result
 
-SOON: dict[str, Any] = {"gather": 0.1, "poll": (0.02, 0.05), "settle": 0.3, "lease": 1.0}
-
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llmock_batches, "_BATCH_DELAY", 0.1)
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[BatchQueue]:
-    """Open a queue that does not dawdle."""
-    with BatchQueue(tmp_path / "jobs.db", **SOON) as queue:
-        yield queue
 
 
 async def ask(client: AsyncOpenAI, text: str, **more: Any) -> str | None:
@@ -122,10 +113,10 @@ async def test_new_requests_are_taken_in_while_a_batch_runs(queue: BatchQueue) -
         assert [await first, second] == ["re: first", "re: second"]
 
 
-async def test_a_trickle_does_not_hold_up_the_first(tmp_path: Path) -> None:
+async def test_a_trickle_does_not_hold_up_the_first(tmp_path: Path, soon: dict[str, Any]) -> None:
     """However long a quiet moment is waited for, a batch is sent when its oldest request has waited long enough."""
     with (
-        BatchQueue(tmp_path / "jobs.db", **(SOON | {"gather": 3600.0, "max_wait": 0.1})) as queue,
+        BatchQueue(tmp_path / "jobs.db", **(soon | {"gather": 3600.0, "max_wait": 0.1})) as queue,
         Provider() as provider,
     ):
         assert await ask(client_of(queue, provider.url), "q") == "re: q"
