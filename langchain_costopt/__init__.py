@@ -6,6 +6,7 @@ from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
     from langchain_costopt.batch import BatchingCallbackHandler
+    from langchain_costopt.batch_api import use_batch_api
     from langchain_costopt.cache import SemanticCache
     from langchain_costopt.middleware import RouterMiddleware
     from langchain_costopt.monitor import CostCallbackHandler
@@ -19,6 +20,7 @@ __all__ = [
     "RouterMiddleware",
     "SemanticCache",
     "cache_scope",
+    "use_batch_api",
 ]
 
 __getattr__ = attach(
@@ -30,6 +32,7 @@ __getattr__ = attach(
         "RouterMiddleware": "langchain_costopt.middleware",
         "SemanticCache": "langchain_costopt.cache",
         "cache_scope": "llm_costopt.cache.scope",
+        "use_batch_api": "langchain_costopt.batch_api",
     },
     needs={"langchain_core": "langchain", "langchain_openai": "langchain", "langchain": "agents"},
 )

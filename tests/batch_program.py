@@ -25,10 +25,11 @@ async def ask_all(url: str, file: str, rows: int, *, anthropic: bool) -> None:
                 path = "messages" if anthropic else "chat/completions"
                 reply = await http.post(f"{url}/v1/{path}", json=body, headers={"authorization": "Bearer sk-secret"})
                 told = reply.json()
-                print(n, told["content"][0]["text"] if anthropic else told["choices"][0]["message"]["content"])
+                text = told["content"][0]["text"] if anthropic else told["choices"][0]["message"]["content"]
+                sys.stdout.write(f"{n} {text}\n")
 
             await asyncio.gather(*(one(n) for n in range(rows)))
-    print("end", flush=True)
+    sys.stdout.write("end\n")
 
 
 if __name__ == "__main__":

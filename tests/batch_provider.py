@@ -55,7 +55,8 @@ class Told:
 def question(row: Json) -> str:
     """Read the last words of a row's conversation."""
     body = row.get("body") or row.get("params") or {}
-    return str((body.get("messages") or body.get("input"))[-1]["content"])
+    asked = body["messages"] if "messages" in body else body["input"]
+    return str(asked[-1]["content"])
 
 
 def chat(row: Json, message: Json | None = None, **choice: Any) -> Json:
@@ -180,7 +181,7 @@ class Provider:
             reply = self._route(method, path, query, body)
             return fault or reply
 
-    def _route(self, method: str, path: str, query: str, body: bytes) -> Reply | str:
+    def _route(self, method: str, path: str, query: str, body: bytes) -> Reply | str:  # noqa: C901, PLR0911 - a table
         parts = path.removeprefix("/v1/").split("/")
         match method, parts:
             case "POST", ["files"]:
@@ -307,9 +308,9 @@ class Provider:
                     self.end_headers()
                     self.wfile.write(sent.encode())
 
-            do_GET = do_POST = do_DELETE = _serve
+            do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - names of the base class
 
-            def log_message(self, format: str, *args: Any) -> None:
+            def log_message(self, *_: object) -> None:
                 pass
 
         return Handler

@@ -23,6 +23,8 @@ HEAVY = (
     "redisvl",
     "faiss",
     "qdrant_client",
+    "httpx",
+    "httpx2",
     "langchain_openai",
     "langchain_core.language_models",
     "llama_index",
@@ -111,10 +113,12 @@ def test_public_names() -> None:
         "RouterMiddleware",
         "SemanticCache",
         "cache_scope",
+        "use_batch_api",
     ]
     assert core.__all__ == [
-        "Answer", "BadLogError", "CacheStats", "CallRecord", "CostOptError", "Ledger", "Message", "MissingExtraError",
-        "Prices", "Question", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
+        "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "CacheStats", "CallRecord",
+        "CostOptError", "Ledger", "Message", "MissingExtraError", "Prices", "Question", "QueueStats", "Saved",
+        "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
     ]  # fmt: skip
     for module in (langchain, core):
         assert all(getattr(module, name).__module__.startswith(PACKAGES) for name in module.__all__)

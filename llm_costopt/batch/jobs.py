@@ -43,6 +43,7 @@ CREATE TABLE jobs (
     uploaded TEXT NOT NULL DEFAULT '',
     remote TEXT,
     status TEXT,
+    through INTEGER,
     guessed INTEGER NOT NULL DEFAULT 0,
     not_these TEXT NOT NULL DEFAULT '[]',
     note TEXT,
@@ -396,6 +397,15 @@ class JobStore:
             job, job,
         )  # fmt: skip
         return {row["what"]: row["n"] for row in found}
+
+    def through(self, job: str) -> int:
+        """Count the rows of *job* that are answered, or that the provider says are."""
+        counts = self._db.run(
+            "SELECT max((SELECT coalesce(through, 0) FROM jobs WHERE id = ?), count(*)) AS n "
+            "FROM rows WHERE job = ? AND state = 'answered'",
+            job, job,
+        )  # fmt: skip
+        return counts[0]["n"] or 0
 
     def oldest(self) -> float | None:
         """Say when the oldest unanswered row was asked for."""

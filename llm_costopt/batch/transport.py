@@ -3,19 +3,29 @@
 import asyncio
 import os
 from importlib import import_module
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.wire import Ask, Reply
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    class _Blocking(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+        """What a type checker wants to see in both libraries' clients."""
+
+    class _NotBlocking(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+        """Likewise."""
+
+else:  # at run time both ask for nothing but the methods, and either may be absent
+    _Blocking = _NotBlocking = object
 
 _PATHS = ("/chat/completions", "/responses", "/v1/messages")
 
 
 class _Transport:
-    """What both transports share.
-
-    They share no base class with either library: both ask for nothing but the methods, and a request knows its library.
-    """
+    """What both transports share; a request knows the library that it is of."""
 
     def __init__(self, queue: BatchQueue | str | os.PathLike[str], *, through: Any = None) -> None:
         self._own = not isinstance(queue, BatchQueue)
@@ -28,7 +38,7 @@ class _Transport:
         return self._through
 
 
-class BatchTransport(_Transport):
+class BatchTransport(_Transport, _Blocking):
     """Answer an SDK's chat requests from the Batch API: `OpenAI(http_client=httpx.Client(transport=BatchTransport(…)))`.
 
     A caller blocks its thread until its row is back. Every other request goes straight through.
@@ -71,7 +81,7 @@ class BatchTransport(_Transport):
             self._through.close()
 
 
-class AsyncBatchTransport(_Transport):
+class AsyncBatchTransport(_Transport, _NotBlocking):
     """Answer an SDK's chat requests from the Batch API: `ChatOpenAI(http_async_client=httpx.AsyncClient(transport=…))`.
 
     Every other request goes straight through. Needs an event loop of asyncio.

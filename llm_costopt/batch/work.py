@@ -202,7 +202,7 @@ class Worker:
             self._find(job, watch)
             return
         remote = backend.look(http, job.lane, job.remote)
-        self._advance(job.id, status=remote.status)
+        self._advance(job.id, status=remote.status, through=remote.done)
         if remote.ended:
             self._collect(job, remote, watch)
         else:

@@ -49,3 +49,9 @@ def ask() -> Ask:
             return list(await asyncio.gather(*(one(text) for text in questions)))
 
     return ask
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what another thread does."""
+    while not condition():  # noqa: ASYNC110 - a thread sets no event of asyncio
+        await asyncio.sleep(0.005)

@@ -7,7 +7,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
-from tests.batch.conftest import Ask
+from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok
 
 PROGRAM = Path(__file__).parents[1] / "batch_program.py"
@@ -158,29 +159,17 @@ async def test_what_was_given_out_long_ago_is_not_given_out_again(
     tmp_path: Path, soon: dict[str, Any], ask: Ask
 ) -> None:
     """After `resume` seconds, even a program that failed gets new answers."""
-    now = 1e9
     with Provider() as provider:
-        for _ in range(2):
-            queue = BatchQueue(tmp_path / "jobs.db", **soon, resume=3600, clock=lambda: now)
-            await _ask_with_time(queue, provider)
+        for ahead in (0.0, 3601.0):
+            queue = BatchQueue(tmp_path / "jobs.db", **soon, resume=3600, clock=partial(_time_plus, ahead))
+            await ask(queue, provider, "q")
             queue.close(finished=False)
-            now += 3601
 
     assert provider.paid() == {"q": 2}
 
 
-async def _ask_with_time(queue: BatchQueue, provider: Provider) -> None:
-    # With a clock that stands still, nothing would ever be due.
-    queue._runner._plan = _due_at_once(queue)
-    async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
-        body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
-        await http.post(f"{provider.url}/v1/chat/completions", json=body)
-
-
-def _due_at_once(queue: BatchQueue) -> Any:
-    from dataclasses import replace
-
-    return replace(queue._runner._plan, gather=0.0)
+def _time_plus(ahead: float) -> float:
+    return time.time() + ahead
 
 
 async def test_errors_are_not_given_out_twice(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
@@ -230,15 +219,15 @@ async def test_what_a_living_program_was_given_is_not_taken_from_it(
     assert provider.paid() == {"q": 2}
 
 
-async def _start_asking(queue: BatchQueue, provider: Provider) -> asyncio.Task[httpx.Response]:
-    async def one() -> httpx.Response:
-        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
-            body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
-            return await http.post(f"{provider.url}/v1/chat/completions", json=body)
+async def _post(queue: BatchQueue, provider: Provider) -> httpx.Response:
+    async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+        body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+        return await http.post(f"{provider.url}/v1/chat/completions", json=body)
 
-    task = asyncio.create_task(one())
-    while not queue.stats().jobs.get("running"):
-        await asyncio.sleep(0)
+
+async def _start_asking(queue: BatchQueue, provider: Provider) -> asyncio.Task[httpx.Response]:
+    task = asyncio.create_task(_post(queue, provider))
+    await until(lambda: queue.stats().jobs.get("running"))
     return task
 
 
@@ -252,7 +241,7 @@ async def test_a_cancelled_caller_loses_no_paid_row(tmp_path: Path, soon: dict[s
                 await task
         provider.script = all_ok
         with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
-            reply = await (await _start_asking(queue, provider))
+            reply = await _post(queue, provider)
 
     assert reply.status_code == 200
     assert provider.paid() == {"q": 1}
@@ -265,8 +254,7 @@ async def test_a_caller_that_is_cancelled_before_its_row_is_sent_pays_nothing(
     with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **(soon | {"gather": 0.5})) as queue:
         gone = asyncio.create_task(ask(queue, provider, "gone"))
         stays = asyncio.create_task(ask(queue, provider, "stays"))
-        while queue.stats().rows.get("queued") != 2:
-            await asyncio.sleep(0)
+        await until(lambda: queue.stats().rows.get("queued") == 2)
         gone.cancel()
         await stays
 
@@ -283,7 +271,7 @@ async def test_closing_leaves_jobs_where_they_are(tmp_path: Path, soon: dict[str
         told = await task
         provider.script = all_ok
         with BatchQueue(tmp_path / "jobs.db", **soon) as again:
-            reply = await (await _start_asking(again, provider))
+            reply = await _post(again, provider)
 
     assert told.status_code == 503
     assert "ask again and the row is picked up" in told.json()["error"]["message"]
@@ -312,21 +300,12 @@ async def test_closing_may_cancel(tmp_path: Path, soon: dict[str, Any]) -> None:
         told = await task
         provider.script = lambda batch: Told(status="cancelled", output=[ok(row) for row in batch.rows])
         with BatchQueue(tmp_path / "jobs.db", **soon) as again:
-            reply = await (await _start_asking_again(again, provider))
+            reply = await _post(again, provider)
 
     assert told.status_code == 503
     assert provider.batches[0].cancelled
     assert reply.status_code == 200
     assert provider.paid() == {"q": 1}
-
-
-async def _start_asking_again(queue: BatchQueue, provider: Provider) -> asyncio.Task[httpx.Response]:
-    async def one() -> httpx.Response:
-        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
-            body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
-            return await http.post(f"{provider.url}/v1/chat/completions", json=body)
-
-    return asyncio.create_task(one())
 
 
 async def test_a_deadline_falls_back_to_real_time(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
@@ -337,8 +316,7 @@ async def test_a_deadline_falls_back_to_real_time(tmp_path: Path, soon: dict[str
 
     with Provider(script) as provider, BatchQueue(tmp_path / "jobs.db", **soon, deadline=0.4) as queue:
         replies = await ask(queue, provider, "one", "two")
-        while queue.stats().jobs.get("done") != 1:
-            await asyncio.sleep(0)
+        await until(lambda: queue.stats().jobs.get("done") == 1)
         stats = queue.stats()
 
     assert [reply.json()["choices"][0]["message"]["content"] for reply in replies] == ["re: one", "re: two"]
@@ -379,21 +357,13 @@ async def test_no_thread_is_left(queue: BatchQueue, ask: Ask) -> None:
     with Provider() as provider:
         for n in range(2):
             await ask(queue, provider, f"q{n}")
-            while _ours():
-                await asyncio.sleep(0)
+            await until(lambda: not _ours())
 
     assert queue.stats().waiting == 0
 
 
-@pytest.fixture
-def forks() -> Iterator[None]:
-    """Skip where there is no fork."""
-    if not hasattr(os, "fork"):
-        pytest.skip("needs fork")
-    yield
-
-
-def test_it_works_in_a_forked_child(queue: BatchQueue, forks: None) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_it_works_in_a_forked_child(queue: BatchQueue) -> None:
     """A child that was forked after the parent had asked asks and is answered on its own."""
     with Provider() as provider, httpx.Client(transport=BatchTransport(queue)) as http:
         body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
@@ -413,7 +383,7 @@ async def test_the_file_is_private_and_holds_no_key(tmp_path: Path, queue: Batch
     with Provider() as provider:
         await ask(queue, provider, "a prompt that is rather secret")
     queue.close()
-    files = list(tmp_path.iterdir())
+    files = list(tmp_path.iterdir())  # noqa: ASYNC240 - nothing else runs
     content = b"".join(file.read_bytes() for file in files)
 
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}

@@ -361,16 +361,16 @@ async def test_a_batch_that_only_looks_like_ours_is_not_taken_for_it(queue: Batc
 
 
 @pytest.mark.parametrize(
-    ("kind", "more", "status", "name"),
+    ("line", "status", "name"),
     [
-        ("errored", {"error": {"type": "error", "error": {"type": "invalid_request_error", "message": "x"}}}, 400, ""),
-        ("errored", {"error": {"type": "invalid_request", "message": "x"}}, 400, "invalid_request"),
-        ("canceled", {}, 409, "api_error"),
-        ("something", {}, 500, "api_error"),
+        ({"kind": "errored", "error": {"error": {"type": "authentication_error"}}}, 401, "authentication_error"),
+        ({"kind": "errored", "error": {"type": "invalid_request", "message": "x"}}, 400, "invalid_request"),
+        ({"kind": "canceled"}, 409, "api_error"),
+        ({"kind": "something"}, 500, "api_error"),
     ],
 )
 async def test_anthropic_rows_fail_as_anthropic_says_it(
-    queue: BatchQueue, ask: Ask, kind: str, more: Json, status: int, name: str
+    queue: BatchQueue, ask: Ask, line: Json, status: int, name: str
 ) -> None:
     """Errored, cancelled and unknown rows of Anthropic are its HTTP errors; what was paid beside them is kept."""
 
@@ -378,8 +378,7 @@ async def test_anthropic_rows_fail_as_anthropic_says_it(
         return Told(
             status="ended",
             output=[
-                result(r, kind, **more) if t == "two" else result(r)
-                for r, t in zip(batch.rows, batch.asked, strict=True)
+                result(r, **line) if t == "two" else result(r) for r, t in zip(batch.rows, batch.asked, strict=True)
             ],
         )
 
@@ -389,7 +388,7 @@ async def test_anthropic_rows_fail_as_anthropic_says_it(
     failed = next(reply for reply in replies if reply.status_code != 200)
     assert failed.status_code == status
     assert failed.json()["type"] == "error"
-    assert failed.json()["error"]["type"] == (name or "invalid_request_error")
+    assert failed.json()["error"]["type"] == name
 
 
 async def test_anthropic_rows_that_expired_go_again(queue: BatchQueue, ask: Ask) -> None:

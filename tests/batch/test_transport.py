@@ -17,6 +17,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
+from tests.batch.conftest import until
 from tests.batch_provider import Batch, Provider, Told, chat, ok, result
 
 
@@ -106,8 +107,7 @@ async def test_new_requests_are_taken_in_while_a_batch_runs(queue: BatchQueue) -
         )
         client = client_of(queue, provider.url)
         first = asyncio.create_task(ask(client, "first"))
-        while not provider.batches:
-            await asyncio.sleep(0)
+        await until(lambda: provider.batches)
         second = await ask(client, "second")
 
         assert [await first, second] == ["re: first", "re: second"]
@@ -283,7 +283,8 @@ def test_the_anthropic_sdk_works_unchanged(queue: BatchQueue) -> None:
         return Told(
             status="ended",
             output=[
-                result(r, "errored", error=bad) if t == "bad" else result(r) for r, t in zip(batch.rows, batch.asked)
+                result(r, "errored", error=bad) if t == "bad" else result(r)
+                for r, t in zip(batch.rows, batch.asked, strict=True)
             ],
         )
 
