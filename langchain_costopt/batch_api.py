@@ -33,7 +33,7 @@ def use_batch_api(model: Model, queue: BatchQueue | str | os.PathLike[str]) -> M
             f"HTTP client and its provider speaks the protocol of one of the two, give it one with BatchTransport"
         )
     found = queue if isinstance(queue, BatchQueue) else BatchQueue(queue, prices=Prices())
-    copy = model.model_copy(update={"disable_streaming": True})
+    copy = model.model_copy(update={"disable_streaming": True, "streaming": False})
     attach(copy, BatchTransport(found), AsyncBatchTransport(found))
     return copy
 
