@@ -54,8 +54,10 @@ def play_round(rows: int, kills: int, dice: random.Random, *, anthropic: bool) -
                 break
             except subprocess.TimeoutExpired:
                 program.kill()
-                program.communicate()
+                out, _ = program.communicate()
                 killed += 1
+                if out.endswith("end\n"):
+                    break  # nothing was left to do
                 states.append(f"{len(provider.batches)} made")
         answers = dict(line.split(" ", 1) for line in out.splitlines() if line != "end")
         lost = sum(answers.get(str(n)) != f"re: q{n}" for n in range(rows))

@@ -30,6 +30,7 @@ async def ask_all(url: str, file: str, rows: int, *, anthropic: bool) -> None:
 
             await asyncio.gather(*(one(n) for n in range(rows)))
     sys.stdout.write("end\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

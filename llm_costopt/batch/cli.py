@@ -125,13 +125,13 @@ def _open(file: Path) -> "Iterator[JobStore]":
 
 @contextmanager
 def _worker(store: JobStore) -> "Iterator[Worker]":
-    run = uuid.uuid4().hex
+    owner = uuid.uuid4().hex
     with make_client() as client:
         try:
             yield Worker(
                 store=store,
                 backends={backend.name: backend for backend in (OpenAIBatches(), AnthropicBatches())},
-                run=run,
+                owner=owner,
                 pace=_PACE,
                 retries=1,
                 client=lambda: client,
@@ -140,7 +140,7 @@ def _worker(store: JobStore) -> "Iterator[Worker]":
                 clock=time.time,
             )
         finally:
-            store.release(run)
+            store.release(owner)
 
 
 def _headers(lane: Lane) -> Mapping[str, str]:

@@ -241,6 +241,15 @@ class JobStore:
             )
             db.executemany("DELETE FROM claims WHERE row = ? AND run = ?", mine)
 
+    def unclaim(self, rows: Iterable[int], *, run: str) -> None:
+        """Leave rows that nobody was given to whoever asks next."""
+        with self._db.transaction("IMMEDIATE") as db:
+            db.executemany("DELETE FROM claims WHERE row = ? AND run = ?", ((row, run) for row in rows))
+
+    def leave(self, run: str) -> None:
+        """Leave all rows of a run that nobody was given to whoever asks next."""
+        self._db.run("DELETE FROM claims WHERE run = ? AND row IN (SELECT id FROM rows WHERE delivered IS NULL)", run)
+
     def spend(self, run: str) -> None:
         """Note that a program came to its end: what it was given is not given out again."""
         with self._db.transaction("IMMEDIATE") as db:
@@ -260,7 +269,7 @@ class JobStore:
 
     # Jobs
 
-    def open_job(self, job: str, lane: Lane, rows: Sequence[int], *, run: str, now: float, until: float) -> int:
+    def open_job(self, job: str, lane: Lane, rows: Sequence[int], *, owner: str, now: float, until: float) -> int:
         """Put *rows* that are still queued into a new job; returns how many. Nothing is left behind if there is none."""
         with self._db.transaction("IMMEDIATE") as db:
             db.executemany(
@@ -271,7 +280,7 @@ class JobStore:
             if taken:
                 db.execute(
                     "INSERT INTO jobs (id, lane, state, rows, at, owner, leased) VALUES (?, ?, 'uploading', ?, ?, ?, ?)",
-                    [job, _text(lane), taken, now, run, until],
+                    [job, _text(lane), taken, now, owner, until],
                 )
         return taken
 
@@ -280,12 +289,12 @@ class JobStore:
         for row in self._through("SELECT id, attempts, body FROM rows WHERE job = ? AND state = 'sent'", job):
             yield row["id"], row_name(job, row["id"], row["attempts"]), row["body"]
 
-    def lease(self, job: str, *, run: str, now: float, until: float) -> Job | None:
-        """Take or renew the right to work on *job*; None if another run has it, or if it is done."""
+    def lease(self, job: str, *, owner: str, now: float, until: float) -> Job | None:
+        """Take or renew the right to work on *job*; None if another owner has it, or if it is done."""
         found = self._db.run(
             "UPDATE jobs SET owner = ?, leased = ? WHERE id = ? AND state != 'done' AND (owner = ? OR leased < ?) "
             "RETURNING *",
-            run, until, job, run, now,
+            owner, until, job, owner, now,
         )  # fmt: skip
         return _job(found[0]) if found else None
 
@@ -293,20 +302,20 @@ class JobStore:
         """Say whether nothing more comes of *job*, or nobody knows it any more."""
         return not self._db.run("SELECT 1 FROM jobs WHERE id = ? AND state != 'done'", job)
 
-    def renew(self, run: str, until: float) -> None:
-        """Keep the right to work on all jobs that this run has."""
-        self._db.run("UPDATE jobs SET leased = ? WHERE owner = ? AND state != 'done'", until, run)
+    def renew(self, owner: str, until: float) -> None:
+        """Keep the right to work on all jobs that *owner* has."""
+        self._db.run("UPDATE jobs SET leased = ? WHERE owner = ? AND state != 'done'", until, owner)
 
-    def release(self, run: str) -> None:
+    def release(self, owner: str) -> None:
         """Leave all jobs to whoever comes next."""
-        self._db.run("UPDATE jobs SET owner = NULL, leased = 0 WHERE owner = ?", run)
+        self._db.run("UPDATE jobs SET owner = NULL, leased = 0 WHERE owner = ?", owner)
 
-    def advance(self, job: str, *, run: str, **columns: Any) -> bool:
-        """Write *columns* of a job if this run still has it; says whether it has."""
+    def advance(self, job: str, *, owner: str, **columns: Any) -> bool:
+        """Write *columns* of a job if *owner* still has it; says whether it has."""
         names = ", ".join(f"{name} = ?" for name in columns)
         found = self._db.run(
             f"UPDATE jobs SET {names} WHERE id = ? AND owner = ? RETURNING id",  # noqa: S608 - names of our own
-            *columns.values(), job, run,
+            *columns.values(), job, owner,
         )  # fmt: skip
         return bool(found)
 

@@ -2,13 +2,13 @@
 
 import json
 import os
-import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, Self
 
 from llm_costopt.batch.anthropic import AnthropicBatches
@@ -18,6 +18,7 @@ from llm_costopt.batch.lanes import kept_headers
 from llm_costopt.batch.openai import OpenAIBatches
 from llm_costopt.batch.records import Price, Records
 from llm_costopt.batch.runner import Caller, OnClose, Plan, Runner
+from llm_costopt.batch.runs import watch
 from llm_costopt.batch.wire import Ask, Reply
 from llm_costopt.batch.work import Pace
 from llm_costopt.types import OnRecord
@@ -58,10 +59,10 @@ class BatchQueue:
     A program that is killed and started again with the same requests picks its rows up and pays once. The file holds
     prompts until they are answered, and answers; it is made for its owner's eyes only. Keys are never written.
 
-    Equal requests of one program each get a row of their own; programs that share a file share rows. What a program
-    was given is not given out again once it came to its end: its client or queue was closed without an exception, or
-    the interpreter ended without an unhandled one. Otherwise it is, to a program that asks the same again within
-    *resume* seconds. With *job*, it is given out whenever the same is asked under that name.
+    Equal requests of one process each get a row of their own; processes that share a file share rows that are under
+    way. What a process was given is not given out again once the interpreter ended without an unhandled exception; or
+    else it is, to a process that begins later and asks the same within *resume* seconds. With *job*, it is given out
+    whenever the same is asked under that name by another queue.
 
     Args:
         path: the file; None keeps everything in memory, where nothing survives.
@@ -75,7 +76,7 @@ class BatchQueue:
         gather: seconds without a new request after which a batch is sent.
         max_wait: seconds after which it is sent however many still come.
         poll: seconds between the first two looks at a batch, and the most between two.
-        resume: seconds for which a program that did not come to its end may take up what it was given.
+        resume: seconds for which what was given to a process that came to no good end is given out again.
         lease: seconds after which another program takes over the jobs of one that gives no sign of life.
         settle: seconds after which a batch that was perhaps made, and is not to be found, is made again.
         client: an `httpx.Client` or `httpx2.Client` for the calls to the Batch API; one of its own if None.
@@ -98,7 +99,7 @@ class BatchQueue:
         gather: float = 2.0,
         max_wait: float = 60.0,
         poll: tuple[float, float] = (5.0, 300.0),
-        resume: float = 86400.0,
+        resume: float = 43200.0,
         lease: float = 120.0,
         settle: float = 60.0,
         client: Any = None,
@@ -125,9 +126,16 @@ class BatchQueue:
             on_close=on_close,
         )
         self._runner = Runner(
-            store=self._store, backends=self._backends, plan=plan, records=self._records, client=client, clock=clock
+            store=self._store,
+            backends=self._backends,
+            plan=plan,
+            records=self._records,
+            client=client,
+            path=None if path is None else Path(path).absolute(),
+            clock=clock,
         )
-        self._finalizer = weakref.finalize(self, _end, self._runner, self._store)  # also when the interpreter ends
+        watch(self)
+        weakref.finalize(self, self._runner.close, finished=True).atexit = False
 
     def enter(self, ask: Ask) -> Caller | Reply | None:
         """Take in a request; returns what to wait for, a refusal, or None if it is nothing for a batch."""
@@ -152,6 +160,10 @@ class BatchQueue:
         if answered.row >= 0:
             self._runner.took(answered.row)
 
+    def missed(self, caller: Caller) -> None:
+        """Note that whoever asked went away, with or without a reply on its way."""
+        self._runner.missed(caller)
+
     def stats(self) -> QueueStats:
         """Report what the queue and its file hold."""
         states = [job.state for job in self._store.jobs()]
@@ -171,11 +183,9 @@ class BatchQueue:
         """Stop as *on_close* says; those who still wait get an HTTP 503.
 
         Args:
-            finished: whether the program came to its end. If not, what it was given is given out again to one that
-                asks the same.
+            finished: whether all went well. If not, what was given is given out again, to this process as well.
         """
         self._runner.close(finished=finished)
-        self._finalizer.detach()
         self._store.close()
 
     def __enter__(self) -> Self:
@@ -193,13 +203,6 @@ class BatchQueue:
     def _key(self, lane: Lane, body: Mapping[str, Any]) -> bytes:
         asked = [self._job or "", lane.base_url, lane.endpoint, body]
         return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).digest()
-
-
-def _end(runner: Runner, store: JobStore) -> None:
-    # The interpreter notes an exception that nobody handled before it ends.
-    crashed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    runner.close(finished=crashed is None)
-    store.close()
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from llm_costopt.batch.backend import BatchBackend, Lane
 from llm_costopt.batch.jobs import Answered, JobStore, Place, Wanted
 from llm_costopt.batch.records import Records
+from llm_costopt.batch.runs import failed, run_of
 from llm_costopt.batch.window import call_in_forked_child
 from llm_costopt.batch.wire import Reply, make_client
 from llm_costopt.batch.work import Pace, Watch, Worker
@@ -104,8 +106,10 @@ class Runner:
         plan: Plan,
         records: Records,
         client: Any,
+        path: Path | None,
         clock: Callable[[], float],
     ) -> None:
+        self._path = path
         self._store = store
         self._backends = backends
         self._plan = plan
@@ -121,11 +125,12 @@ class Runner:
         self._thread: threading.Thread | None = None
         self._closing: OnClose | None = None
         self._client: Any = None
-        self._run = uuid.uuid4().hex
-        self._began = self._clock()
+        self._run = run_of(self._path, self._clock)
+        self._owner = uuid.uuid4().hex
         self._came: deque[Caller] = deque()
         self._gone: deque[Caller] = deque()
         self._taken: deque[int] = deque()
+        self._missed: deque[int] = deque()
         self._waiting: dict[int, Caller] = {}
         self._dues: deque[tuple[float, int]] = deque()
         self._lines: dict[Lane, _Line] = {}
@@ -134,7 +139,7 @@ class Runner:
         self._worker = Worker(
             store=self._store,
             backends=self._backends,
-            run=self._run,
+            owner=self._owner,
             pace=self._plan.pace,
             retries=self._plan.retries,
             client=self._get_client,
@@ -162,6 +167,11 @@ class Runner:
         """Note that the caller has the reply."""
         self._taken.append(row)
 
+    def missed(self, caller: Caller) -> None:
+        """Note that whoever asked went away before it had the reply."""
+        if not caller.cancel() and caller.row is not None:
+            self._missed.append(caller.row)
+
     def waiting(self) -> int:
         """Count the callers that wait."""
         return len(self._came) + len(self._waiting)
@@ -177,9 +187,10 @@ class Runner:
         if thread is not None:
             thread.join()
         self._take_acks()
-        if finished and not self._plan.named:
-            self._store.spend(self._run)
-        self._store.release(self._run)
+        self._store.leave(self._run.id)
+        self._store.release(self._owner)
+        if not finished or self._plan.named:
+            failed(self._path)
         if self._client is not None and self._client is not self._given_client:
             self._client.close()
 
@@ -237,8 +248,8 @@ class Runner:
         try:
             places = self._store.claim(
                 [caller.wanted for caller in came if caller.wanted],
-                run=self._run,
-                began=self._began,
+                run=self._run.id,
+                began=self._run.began,
                 resume=self._plan.resume,
                 now=self._clock(),
             )
@@ -281,18 +292,23 @@ class Runner:
         rows = [self._taken.popleft() for _ in range(len(self._taken))]
         if rows:
             self._store.deliver(rows, now=self._clock())
+        rows = [self._missed.popleft() for _ in range(len(self._missed))]
+        if rows:
+            self._store.unclaim(rows, run=self._run.id)
 
     def _take_out(self) -> None:
         """Forget callers that no longer wait: unsent rows go, sent ones stay for whoever asks again."""
-        unsent = []
+        left, unsent = [], []
         while self._gone:
             caller = self._gone.popleft()
             if caller.row is None or self._waiting.pop(caller.row, None) is None:
                 continue
+            left.append(caller.row)
             if self._leave(caller.row, caller.lane):
                 unsent.append(caller.row)
-        if unsent:
-            self._store.drop(unsent, run=self._run)
+        if left:
+            self._store.drop(unsent, run=self._run.id)
+            self._store.unclaim(left, run=self._run.id)
 
     def _leave(self, row: int, lane: Lane) -> bool:
         """Take *row* out of its line or its watch; says whether it was in a line."""
@@ -308,12 +324,15 @@ class Runner:
     def _give_up(self) -> None:
         """Send those to the real-time API whose deadline has passed, and stop paying for them here where possible."""
         now = self._clock()
-        unsent, left = [], set()
+        if not self._dues or self._dues[0][0] > now:
+            return
+        late, unsent, left = [], [], set()
         while self._dues and self._dues[0][0] <= now:
             _, row = self._dues.popleft()
             caller = self._waiting.pop(row, None)
             if caller is None:
                 continue
+            late.append(row)
             job = next((w for w in self._watches.values() if row in w.rows), None)
             if job is not None:
                 job.cancelling = True
@@ -322,7 +341,8 @@ class Runner:
                 unsent.append(row)
             if caller.set_running_or_notify_cancel():
                 caller.set_result(None)
-        self._store.drop(unsent, run=self._run)
+        self._store.drop(unsent, run=self._run.id)
+        self._store.unclaim(late, run=self._run.id)
         for watch in [self._watches[job] for job in left if not self._watches[job].rows]:
             if not self._worker.cancel(watch.job, watch.lane):
                 del self._watches[watch.job]
@@ -381,6 +401,7 @@ class Runner:
             caller = self._waiting.pop(row, None)
             if caller is not None and caller.set_running_or_notify_cancel():
                 caller.set_result(Answered(row=-1, reply=reply, outcome="errored"))
+        self._store.unclaim(watch.rows, run=self._run.id)
 
     def _let_go(self) -> None:
         """Send everybody away, and have jobs cancelled if that is the plan."""

@@ -57,7 +57,7 @@ class BatchTransport(_Transport, _Blocking):
             try:
                 answered = found.result()
             except BaseException:
-                found.cancel()
+                self._queue.missed(found)
                 raise
             if answered is not None:
                 self._queue.took(answered)
@@ -97,7 +97,11 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
         if isinstance(found, Reply):
             return _response(request, found)
         if found is not None:
-            answered = await asyncio.wrap_future(found)
+            try:
+                answered = await asyncio.wrap_future(found)
+            except BaseException:
+                self._queue.missed(found)
+                raise
             if answered is not None:
                 self._queue.took(answered)
                 return _response(request, answered.reply)

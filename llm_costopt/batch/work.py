@@ -78,7 +78,7 @@ class Worker:
     Args:
         store: where rows and jobs are kept.
         backends: by name.
-        run: this program, as a lease names it.
+        owner: whoever works, as a lease names it.
         pace: how long to wait.
         retries: how often a row that failed for a passing reason is sent again.
         client: makes the blocking HTTP client.
@@ -92,7 +92,7 @@ class Worker:
         *,
         store: JobStore,
         backends: Mapping[str, BatchBackend],
-        run: str,
+        owner: str,
         pace: Pace,
         retries: int,
         client: Callable[[], Any],
@@ -102,7 +102,7 @@ class Worker:
     ) -> None:
         self._store = store
         self._backends = backends
-        self._run = run
+        self._owner = owner
         self._pace = pace
         self._retries = retries
         self._client = client
@@ -115,7 +115,7 @@ class Worker:
         """Send *rows* as one job, and store how it went; returns seconds to wait if they are to be sent later."""
         job = uuid.uuid4().hex
         now = self._clock()
-        if not self._store.open_job(job, lane, rows, run=self._run, now=now, until=now + self._pace.lease):
+        if not self._store.open_job(job, lane, rows, owner=self._owner, now=now, until=now + self._pace.lease):
             return None
         backend, http = self._backends[lane.provider], self._http(lane)
         with tempfile.TemporaryFile() as file:
@@ -165,7 +165,7 @@ class Worker:
     def look(self, watch: Watch) -> None:
         """Do what is due on a job, and note in *watch* how it is and when to come back."""
         now = self._clock()
-        job = self._store.lease(watch.job, run=self._run, now=now, until=now + self._pace.lease)
+        job = self._store.lease(watch.job, owner=self._owner, now=now, until=now + self._pace.lease)
         if job is None:
             # Another program has it, or has finished it: its rows are in the store as they come.
             watch.ended = self._is_done(watch.job)
@@ -182,7 +182,7 @@ class Worker:
     def cancel(self, job: str, lane: Lane) -> bool:
         """Ask the provider for the end of a job; says whether there is one to end."""
         now = self._clock()
-        held = self._store.lease(job, run=self._run, now=now, until=now + self._pace.lease)
+        held = self._store.lease(job, owner=self._owner, now=now, until=now + self._pace.lease)
         if held is None or held.remote is None:
             return False
         try:
@@ -308,7 +308,7 @@ class Worker:
         return self._store.is_done(job)
 
     def _advance(self, job: str, **columns: Any) -> bool:
-        return self._store.advance(job, run=self._run, **columns)
+        return self._store.advance(job, owner=self._owner, **columns)
 
     def _http(self, lane: Lane) -> Http:
         return Http(client=self._client(), headers=self._headers(lane), alive=self._renew)
@@ -317,7 +317,7 @@ class Worker:
         now = self._clock()
         if now > self._renewed + self._pace.lease / 4:
             self._renewed = now
-            self._store.renew(self._run, now + self._pace.lease)
+            self._store.renew(self._owner, now + self._pace.lease)
 
 
 def _chunks(results: Iterable[Result]) -> Iterator[list[Result]]:

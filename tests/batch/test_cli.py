@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.transport import AsyncBatchTransport
+from llm_costopt.batch.work import Pace
 from llm_costopt.cli import app
 from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok
@@ -92,7 +93,7 @@ async def test_wait_waits(tmp_path: Path, soon: dict[str, Any], run: Run, monkey
     """`wait` returns when all is stored; its progress bar is on stderr, so that stdout is for scripts."""
     from llm_costopt.batch import cli
 
-    monkeypatch.setattr(cli, "_PACE", cli.Pace(first=0.02, most=0.02, lease=1.0, settle=1.0))
+    monkeypatch.setattr(cli, "_PACE", Pace(first=0.02, most=0.02, lease=1.0, settle=1.0))
     with Provider(in_progress) as provider:
         await leave(tmp_path, soon, provider)
         looks = provider.batches[0].looks

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.runs import failed
 from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
 from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok
@@ -29,6 +30,12 @@ def start(provider: Provider, file: Path, *more: str) -> subprocess.Popen[str]:
     root = str(Path(__file__).parents[2])
     command = [sys.executable, str(PROGRAM), provider.url, str(file), str(ROWS), *more]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
+
+
+def another_program(file: Path, **options: Any) -> BatchQueue:
+    """Open a queue as another process would."""
+    failed(file)
+    return BatchQueue(file, **options)
 
 
 def in_progress(_: Batch) -> Told:
@@ -124,14 +131,15 @@ async def test_a_program_that_came_to_its_end_starts_anew(tmp_path: Path, soon: 
     assert provider.paid() == {"q": 2}
 
 
-@pytest.mark.parametrize(("end", "paid"), [("", 2), ("raise SystemError", 1)])
+@pytest.mark.parametrize(("end", "paid"), [("", 2), ("raise SystemError", 1), ("queue.close(); raise SystemError", 1)])
 def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, end: str, paid: int) -> None:
-    """A program that closes nothing has come to its end when the interpreter ends, but not by an unhandled error."""
+    """A program has come to its end when the interpreter ends, but not by an unhandled error, whatever it closed before."""
     with Provider() as provider:
         code = (
             "import httpx\n"
             "from llm_costopt.batch.queue import BatchQueue\n"
-            "from llm_costopt.batch.transport import BatchTransport\n"
+            "from llm_costopt.batch.runs import failed
+from llm_costopt.batch.transport import BatchTransport\n"
             f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05))\n"
             "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
             f"url = '{provider.url}/v1/chat/completions'\n"
@@ -191,7 +199,7 @@ async def test_two_programs_share_a_job_and_one_collects_it(tmp_path: Path, soon
     with (
         Provider(script) as provider,
         BatchQueue(tmp_path / "jobs.db", **soon) as one,
-        BatchQueue(tmp_path / "jobs.db", **soon) as two,
+        another_program(tmp_path / "jobs.db", **soon) as two,
     ):
         found = await asyncio.gather(ask(one, provider, "a", "b"), ask(two, provider, "a", "b"))
 
@@ -210,7 +218,7 @@ async def test_what_a_living_program_was_given_is_not_taken_from_it(
     with (
         Provider() as provider,
         BatchQueue(tmp_path / "jobs.db", **soon) as one,
-        BatchQueue(tmp_path / "jobs.db", **soon) as two,
+        another_program(tmp_path / "jobs.db", **soon) as two,
     ):
         await ask(one, provider, "q")
         one._runner._take_acks()
@@ -242,6 +250,20 @@ async def test_a_cancelled_caller_loses_no_paid_row(tmp_path: Path, soon: dict[s
         provider.script = all_ok
         with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
             reply = await _post(queue, provider)
+
+    assert reply.status_code == 200
+    assert provider.paid() == {"q": 1}
+
+
+async def test_a_cancelled_caller_may_ask_again(queue: BatchQueue) -> None:
+    """The same program asks again after a timeout of its own, and gets the row that is under way."""
+    with Provider(in_progress) as provider:
+        task = await _start_asking(queue, provider)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        provider.script = all_ok
+        reply = await _post(queue, provider)
 
     assert reply.status_code == 200
     assert provider.paid() == {"q": 1}

@@ -90,10 +90,12 @@ async def test_a_row_without_usage_is_unpriced(tmp_path: Path, soon: dict[str, A
         return Told(output=[ok(row, {**chat(row), "usage": None}) for row in batch.rows])
 
     told: list[CallRecord] = []
-    with Provider(script) as provider:
-        with BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append, prices=Prices()) as queue:
-            await asyncio.gather(ask(queue, provider, "q"), ask(queue, provider, "q", anthropic=True))
-            queue.close()
+    with (
+        Provider(script) as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append, prices=Prices()) as queue,
+    ):
+        await asyncio.gather(ask(queue, provider, "q"), ask(queue, provider, "q", anthropic=True))
+        queue.close()
 
     assert all(record.cost is None for record in told)
     assert len(told) == 2
