@@ -228,9 +228,10 @@ class Runner:
 
     def _step(self) -> float:
         """Do all that is due; returns seconds until more is."""
-        self._take_in()
+        # Who left comes before who came: it may be the same caller, that asks again.
         self._take_acks()
         self._take_out()
+        self._take_in()
         self._give_up()
         self._send()
         self._look()

@@ -59,6 +59,8 @@ def _at_exit() -> None:
     crashed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     for queue in list(_open):
         queue.close(finished=crashed is None)
+    if crashed is not None:
+        return
     for path, run in _runs.items():
         store = JobStore(path)
         store.spend(run.id)

@@ -138,8 +138,7 @@ def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, e
         code = (
             "import httpx\n"
             "from llm_costopt.batch.queue import BatchQueue\n"
-            "from llm_costopt.batch.runs import failed
-from llm_costopt.batch.transport import BatchTransport\n"
+            "from llm_costopt.batch.transport import BatchTransport\n"
             f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05))\n"
             "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
             f"url = '{provider.url}/v1/chat/completions'\n"
