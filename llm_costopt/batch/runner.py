@@ -299,13 +299,15 @@ class Runner:
 
     def _take_out(self) -> None:
         """Forget callers that no longer wait: unsent rows go, sent ones stay for whoever asks again."""
-        left, unsent = [], []
+        left: list[int] = []
+        unsent: list[int] = []
         while self._gone:
             caller = self._gone.popleft()
-            if caller.row is None or self._waiting.pop(caller.row, None) is None:
+            if caller.row is None:
                 continue
             left.append(caller.row)
-            if self._leave(caller.row, caller.lane):
+            # It may have been answered in between.
+            if self._waiting.pop(caller.row, None) and self._leave(caller.row, caller.lane):
                 unsent.append(caller.row)
         if left:
             self._store.drop(unsent, run=self._run.id)

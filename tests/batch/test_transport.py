@@ -262,7 +262,7 @@ async def test_anthropic_answers(queue: BatchQueue) -> None:
         async with httpx2.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
 
             async def say(text: str) -> Any:
-                body = {"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": text}]}
+                body = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": text}]}
                 headers = {"x-api-key": "sk-ant", "anthropic-version": "2023-06-01"}
                 return (await http.post(f"{provider.url}/v1/messages", json=body, headers=headers)).json()
 
@@ -291,7 +291,7 @@ def test_the_anthropic_sdk_works_unchanged(queue: BatchQueue) -> None:
     with Provider(script) as provider:
         options: dict[str, Any] = {"api_key": "k", "base_url": provider.url}
         asked: Callable[[str], dict[str, Any]] = lambda text: {  # noqa: E731
-            "model": "claude-sonnet-4-5",
+            "model": "claude-haiku-4-5",
             "max_tokens": 9,
             "messages": [{"role": "user", "content": text}],
         }

@@ -171,7 +171,7 @@ def test_chat_anthropic_works(queue: BatchQueue) -> None:
     costs = CostCallbackHandler()
     with Provider(script) as provider:
         plain = anthropic.ChatAnthropic(
-            model="claude-sonnet-4-5", api_key="k", base_url=provider.url, max_tokens=64000, max_retries=5
+            model="claude-haiku-4-5", api_key="k", base_url=provider.url, max_tokens=64000, max_retries=5
         )
         model = use_batch_api(plain, queue)
         answers = asyncio.run(model.abatch(["a", "b", "bad"], {"callbacks": [costs]}, return_exceptions=True))
@@ -181,8 +181,8 @@ def test_chat_anthropic_works(queue: BatchQueue) -> None:
     assert type(answers[2]).__name__ == "ConflictError"
     assert blocking.content == "re: c"
     assert [len(batch.rows) for batch in provider.batches] == [3, 1]
-    # 1,000 tokens in and 100 out, 3 and 15 dollars a million, at half the price
-    assert [record.cost for record in costs.records() if not record.error] == [Decimal("0.00225")] * 2
+    # 1,000 tokens in and 100 out, 1 and 5 dollars a million, at half the price
+    assert [record.cost for record in costs.records() if not record.error] == [Decimal("0.00075")] * 2
 
 
 async def test_with_an_http_client_of_ones_own(queue: BatchQueue) -> None:
