@@ -217,7 +217,7 @@ class Provider:
     def _create_openai(self, wanted: Json) -> Json:
         lines = self.files[wanted["input_file_id"]].decode().splitlines()
         made = self._create([json.loads(line) for line in lines], "batch")
-        self.batches[-1].metadata = wanted["metadata"]
+        self.batches[-1].metadata = wanted.get("metadata") or {}
         self.batches[-1].input_file = wanted["input_file_id"]
         return made
 

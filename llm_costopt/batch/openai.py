@@ -44,6 +44,8 @@ class OpenAIBatches:
     max_bytes = 180_000_000
     """A tenth less than 200 MB."""
     marks = True
+    window = "24h"
+    """The only one that OpenAI takes."""
 
     def lane(self, ask: Ask, body: Mapping[str, Any]) -> Lane | None:
         """Say where *ask* belongs; None if it is no request for this provider's batches."""
@@ -74,7 +76,7 @@ class OpenAIBatches:
         wanted = {
             "input_file_id": uploaded,
             "endpoint": lane.endpoint,
-            "completion_window": "24h",
+            "completion_window": self.window,
             "metadata": {_MARK: job},
         }
         return _remote(http.call("POST", f"{lane.base_url}/batches", wanted))

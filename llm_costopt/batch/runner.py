@@ -136,6 +136,7 @@ class Runner:
         self._lines: dict[Lane, _Line] = {}
         self._watches: dict[str, Watch] = {}
         self._headers: dict[Lane, Mapping[str, str]] = {}
+        self._lanes: dict[Lane, Lane] = {}
         self._worker = Worker(
             store=self._store,
             backends=self._backends,
@@ -157,6 +158,7 @@ class Runner:
             if self._closing:
                 raise ValueError("the batch queue is closed: make another one for the same path")
             self._headers.setdefault(caller.lane, headers)
+            caller.lane = self._lanes.setdefault(caller.lane, caller.lane)  # one for all, not one for each
             self._came.append(caller)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._live, name="llm-costopt-batch", daemon=True)
