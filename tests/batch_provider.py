@@ -132,6 +132,8 @@ class Provider:
     ) -> None:
         self.script = script
         self.intercept = intercept
+        self.counts: Json | None = None
+        """What OpenAI's batches say of how far they are, unless a script says otherwise."""
         self.batches: list[Batch] = []
         self.calls: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
@@ -267,7 +269,7 @@ class Provider:
             "output_file_id": f"out-{batch.id}" if told.output is not None else None,
             "error_file_id": f"err-{batch.id}" if told.errors is not None else None,
             "errors": None,
-            "request_counts": None,
+            "request_counts": self.counts,
             **told.more,
         }
 

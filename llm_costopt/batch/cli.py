@@ -19,7 +19,7 @@ from llm_costopt.batch.anthropic import AnthropicBatches
 from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.jobs import Job, JobStore
 from llm_costopt.batch.openai import OpenAIBatches
-from llm_costopt.batch.wire import make_client
+from llm_costopt.batch.wire import http_library
 from llm_costopt.batch.work import Pace, Watch, Worker
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _open(file: Path) -> "Iterator[JobStore]":
 @contextmanager
 def _worker(store: JobStore) -> "Iterator[Worker]":
     owner = uuid.uuid4().hex
-    with make_client() as client:
+    with http_library().Client() as client:
         try:
             yield Worker(
                 store=store,

@@ -19,7 +19,7 @@ from llm_costopt.batch.openai import OpenAIBatches
 from llm_costopt.batch.records import Price, Records
 from llm_costopt.batch.runner import Caller, OnClose, Plan, Runner
 from llm_costopt.batch.runs import watch
-from llm_costopt.batch.wire import Ask, Reply
+from llm_costopt.batch.wire import Ask, Reply, http_library
 from llm_costopt.batch.work import Pace
 from llm_costopt.types import OnRecord
 
@@ -84,6 +84,7 @@ class BatchQueue:
 
     Raises:
         ValueError: the file cannot be opened or is no job store, or an option is out of its range.
+        MissingExtraError: no HTTP library is installed.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class BatchQueue:
             raise ValueError(f"on_close must be 'detach', 'wait' or 'cancel', not {on_close!r}")
         if not 0 < poll[0] <= poll[1]:
             raise ValueError(f"poll must be some seconds and the most seconds between two looks, not {poll!r}")
+        if client is None:
+            http_library()  # here, since two threads that import it at once have seen half of it
         self._job = job
         self._deadline = deadline
         self._clock = clock

@@ -17,7 +17,7 @@ from llm_costopt.batch.jobs import Answered, JobStore, Place, Wanted
 from llm_costopt.batch.records import Records
 from llm_costopt.batch.runs import failed, run_of
 from llm_costopt.batch.window import call_in_forked_child
-from llm_costopt.batch.wire import Reply, make_client
+from llm_costopt.batch.wire import Reply, http_library
 from llm_costopt.batch.work import Pace, Watch, Worker
 
 log = logging.getLogger(__name__)
@@ -428,5 +428,5 @@ class Runner:
 
     def _get_client(self) -> Any:
         if self._client is None:
-            self._client = self._given_client or make_client()
+            self._client = self._given_client or http_library().Client()
         return self._client

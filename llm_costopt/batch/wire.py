@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import IO, Any, NoReturn
 
 from llm_costopt.errors import MissingExtraError
@@ -157,16 +158,15 @@ class _Watched:
         return self._file.read(size)
 
 
-def make_client() -> Any:
-    """Make a blocking client of the HTTP library that is installed.
+def http_library() -> Any:
+    """Import the HTTP library that is installed.
 
     Raises MissingExtraError if there is none.
     """
     try:
-        import httpx2 as library
-    except ImportError:
+        return import_module("httpx2")
+    except ModuleNotFoundError:
         try:
-            import httpx as library  # type: ignore[no-redef]
-        except ImportError as missing:
+            return import_module("httpx")
+        except ModuleNotFoundError as missing:
             raise MissingExtraError("the Batch API", "batch") from missing
-    return library.Client()

@@ -438,3 +438,16 @@ async def test_a_file_that_cannot_be_written_is_an_error_for_the_caller(queue: B
     assert reply.status_code == 503
     assert "cannot write its file" in reply.json()["error"]["message"]
     assert provider.calls == []
+
+
+def test_a_missing_http_library_names_the_install_line() -> None:
+    """Without httpx2 and httpx, a queue says what to install."""
+    code = (
+        "import sys; sys.modules['httpx'] = sys.modules['httpx2'] = None\n"
+        "from llm_costopt import BatchQueue\n"
+        "try: BatchQueue(None)\n"
+        "except ImportError as error: print(error)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert "pip install 'llm-costopt[batch]'" in out.stdout
