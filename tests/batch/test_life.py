@@ -268,6 +268,18 @@ async def test_a_cancelled_caller_may_ask_again(queue: BatchQueue) -> None:
     assert provider.paid() == {"q": 1}
 
 
+async def test_an_equal_request_while_one_is_under_way_is_another(queue: BatchQueue) -> None:
+    """In one program, a question that is asked again before it is answered is a sample of its own."""
+    with Provider(in_progress) as provider:
+        first = await _start_asking(queue, provider)
+        second = asyncio.create_task(_post(queue, provider))
+        await until(lambda: len(provider.batches) == 2)
+        provider.script = all_ok
+        await asyncio.gather(first, second)
+
+    assert provider.paid() == {"q": 2}
+
+
 async def test_a_caller_that_is_cancelled_before_its_row_is_sent_pays_nothing(
     tmp_path: Path, soon: dict[str, Any], ask: Ask
 ) -> None:
