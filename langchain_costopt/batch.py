@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import takewhile
 from typing import Any, Self
 from uuid import UUID
 
@@ -58,7 +59,8 @@ class BatchingCallbackHandler(BaseCallbackHandler):
 
     Works the same for `invoke`, `batch`, `stream` and their async twins, from any thread and event loop. It does not
     change what a call costs: it lowers peaks, so that a provider's rate limit is not hit. A call inside another
-    call goes through on the outer one's slot. `generate` with several prompts starts all of them before it
+    call goes through on the outer one's slot. Calls with the same system prompt start next to each other, so that the
+    provider's prompt cache serves them. `generate` with several prompts starts all of them before it
     sends the first, so they are counted but not held back, and so is a blocking call on an event loop with async
     calls under way, which it would keep from ending. A reply from LangChain's cache waits like any other.
 
@@ -149,7 +151,7 @@ class BatchingCallbackHandler(BaseCallbackHandler):
         place: _Place,
         callers_loop: asyncio.AbstractEventLoop | None,
         _serialized: Any,
-        _inputs: Any,
+        inputs: Any,
         *,
         run_id: UUID,
         batch_size: int = 1,
@@ -161,7 +163,8 @@ class BatchingCallbackHandler(BaseCallbackHandler):
             self._window.enter(wait=False)
             return
         outer = place.outer.call if place.outer else None
-        call = _Call(run_id, self._window.enter(under=outer.ticket if outer else None))
+        ticket = self._window.enter(under=outer.ticket if outer else None, group=_beginning(inputs))
+        call = _Call(run_id, ticket)
         place.call = self._calls[run_id] = call
         if inline and (task := asyncio.current_task()):
             self._follow(task, call)
@@ -249,3 +252,9 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _message(response: LLMResult) -> BaseMessage | None:
     return next((g.message for gs in response.generations for g in gs if isinstance(g, ChatGeneration)), None)
+
+
+def _beginning(inputs: Any) -> str:
+    """Give what prompts of one application have in common: the system messages before all else."""
+    messages = inputs[0] if inputs and isinstance(inputs[0], list) else []
+    return "\n".join(str(m.content) for m in takewhile(lambda m: m.type == "system", messages))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
+    from llm_costopt.batch.queue import BatchQueue, QueueStats
+    from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
     from llm_costopt.cache.records import CacheStats
     from llm_costopt.cache.scope import cache_scope
     from llm_costopt.cache.semantic import SemanticCache
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "AsyncBatchTransport",
     "BadLogError",
+    "BatchQueue",
+    "BatchTransport",
     "Budget",
     "BudgetExceededError",
     "CacheStats",
@@ -30,6 +35,7 @@ __all__ = [
     "MissingExtraError",
     "Prices",
     "Question",
+    "QueueStats",
     "Saved",
     "SemanticCache",
     "Summary",
@@ -41,6 +47,8 @@ __all__ = [
 __getattr__ = attach(
     __name__,
     {
+        **dict.fromkeys(["BatchQueue", "QueueStats"], "llm_costopt.batch.queue"),
+        **dict.fromkeys(["AsyncBatchTransport", "BatchTransport"], "llm_costopt.batch.transport"),
         "CacheStats": "llm_costopt.cache.records",
         "SemanticCache": "llm_costopt.cache.semantic",
         "cache_scope": "llm_costopt.cache.scope",

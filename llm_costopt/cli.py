@@ -1,4 +1,4 @@
-"""The command line: `llm-costopt demo`, `llm-costopt calibrate`, `llm-costopt ab`."""
+"""The command line: `llm-costopt demo`, `llm-costopt calibrate`, `llm-costopt ab`, `llm-costopt batch`."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from llm_costopt.batch.cli import app as batch
 from llm_costopt.demo.log import LoggedRequest, read_log
 from llm_costopt.demo.result import Result
 from llm_costopt.demo.run import Models
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from llm_costopt.router.calibrate import Calibration
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app.add_typer(batch, name="batch")
 
 
 class Host(StrEnum):

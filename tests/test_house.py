@@ -12,7 +12,7 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database", "recent")
+SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported")
 
 HEAVY = (
     "numpy",
@@ -23,6 +23,8 @@ HEAVY = (
     "redisvl",
     "faiss",
     "qdrant_client",
+    "httpx",
+    "httpx2",
     "langchain_openai",
     "langchain_core.language_models",
     "llama_index",
@@ -105,16 +107,19 @@ def test_public_names() -> None:
     core = importlib.import_module("llm_costopt")
 
     assert langchain.__all__ == [
+        "BatchWindow",
         "BatchingCallbackHandler",
         "CostCallbackHandler",
         "RouterChatModel",
         "RouterMiddleware",
         "SemanticCache",
         "cache_scope",
+        "use_batch_api",
     ]
     assert core.__all__ == [
-        "Answer", "BadLogError", "Budget", "BudgetExceededError", "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError",
-        "Prices", "Question", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
+        "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",
+        "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError", "Prices",
+        "Question", "QueueStats", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
     ]  # fmt: skip
     for module in (langchain, core):
         assert all(getattr(module, name).__module__.startswith(PACKAGES) for name in module.__all__)

@@ -44,6 +44,8 @@ class Ticket:
     """Resolves when the caller may start; cancelled if the ticket is given back before."""
     entered: float
     """When the caller came, by the window's clock."""
+    group: str = ""
+    """What its request shares with others: those of one window start next to each other."""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,7 +104,7 @@ class Window:
         self._lock = threading.RLock()
         self._in_section = False
         self._returned: deque[Ticket] = deque()
-        # Both queues are in order of arrival; the value is the running call that the caller is part of.
+        # Who fills a window stands in order of arrival, who is released by window and group; the value is the running call that the caller is part of.
         self._filling: dict[Ticket, Ticket | None] = {}
         self._released: dict[Ticket, Ticket | None] = {}
         self._slots: list[_Slot] = []
@@ -112,17 +114,19 @@ class Window:
         self._timer_due: float | None = None
         self._requests = self._batches = self._batched = self._expired = 0
 
-    def enter(self, *, under: Ticket | None = None, wait: bool = True) -> Ticket:
+    def enter(self, *, under: Ticket | None = None, wait: bool = True, group: str = "") -> Ticket:
         """Queue a caller and return its ticket.
 
         Args:
             under: the running call that this one is part of. It lends its slot, to one caller at a time: if it did
                 not, a call that waits for its own inner calls could hold the slot that they need, for ever.
             wait: if False, the caller is only counted: it may start at once and holds no slot.
+            group: callers of one group start next to each other when their window is released; such as the beginning of
+                a prompt, which a provider keeps in its cache for a few minutes.
         """
         with self._section() as starting:
             self._requests += 1
-            ticket = Ticket(entered=self._clock())
+            ticket = Ticket(entered=self._clock(), group=group)
             if not wait or self._lend(under, ticket):
                 starting.append(ticket)
             else:
@@ -219,7 +223,8 @@ class Window:
         if self._filling and (self._closed or self._full() or self._filling_due() <= now):
             self._batches += 1
             self._batched += len(self._filling)
-            self._released.update(self._filling)
+            first = {t.group: n for n, t in reversed(list(enumerate(self._filling)))}
+            self._released.update(sorted(self._filling.items(), key=lambda caller: first[caller[0].group]))
             self._filling.clear()
 
     def _seat(self, now: float) -> list[Ticket]:

@@ -660,3 +660,16 @@ class Callers(RuleBasedStateMachine):
 
 TestCallers = Callers.TestCase
 TestCallers.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+def test_one_group_starts_together() -> None:
+    """Of a window that is released through one slot, callers of one group come one after the other, the group that came first first."""
+    window = Window(max_batch_size=6, flush_interval=1000, max_concurrent=1)
+    groups = ["a", "b", "", "a", "b", "a"]
+    tickets = [window.enter(group=group) for group in groups]
+    order = []
+    while waiting := [t for t in tickets if t.future.done() and t not in order]:
+        order += waiting
+        window.leave(waiting[0])
+
+    assert [t.group for t in order] == ["a", "a", "a", "b", "b", ""]

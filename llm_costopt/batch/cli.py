@@ -1,0 +1,198 @@
+"""`llm-costopt batch`: see, wait for, cancel and collect the jobs in a queue's file, without the program that made them."""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from llm_costopt.batch.anthropic import AnthropicBatches
+from llm_costopt.batch.backend import Lane
+from llm_costopt.batch.jobs import Job, JobStore
+from llm_costopt.batch.openai import OpenAIBatches
+from llm_costopt.batch.wire import http_library
+from llm_costopt.batch.work import Pace, Watch, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(no_args_is_help=True)
+
+_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+
+_PACE = Pace(first=5.0, most=300.0, lease=120.0, settle=60.0)
+
+File = Annotated[Path, typer.Argument(help="The file of a BatchQueue.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Beginnings of jobs' ids; all that are not done if none.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print figures for machines.")]
+
+
+@app.callback()
+def _about() -> None:
+    """See and collect the jobs of a BatchQueue; keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY."""
+
+
+@app.command("list")
+def list_jobs(file: File, as_json: AsJson = False) -> None:
+    """List all jobs, the latest first."""
+    with _open(file) as store:
+        jobs = store.jobs()
+        if as_json:
+            print(json.dumps([_figures(store, job) for job in jobs]))
+            return
+        table = Table("job", "model", "state", "provider says", "rows", "outcomes", "age")
+        for job in jobs:
+            table.add_row(*_row(store, job))
+        queued = store.outcomes().get("queued", 0)
+    console = Console()
+    console.print(table)
+    if queued:
+        console.print(f"{queued} requests are queued: they are sent when a program asks them again")
+
+
+@app.command()
+def show(file: File, job: Annotated[str, typer.Argument(help="The beginning of a job's id.")]) -> None:
+    """Print all that is known of one job, as JSON."""
+    with _open(file) as store:
+        (found,) = _jobs(store, [job])
+        print(json.dumps(_figures(store, found), indent=2))
+
+
+@app.command()
+def collect(file: File, jobs: Ids = None) -> None:
+    """Look once at every job, and store what is there; a program that asks again is answered from the file."""
+    with _open(file) as store, _worker(store) as worker:
+        for job in _jobs(store, jobs):
+            watch = Watch(job=job.id, lane=job.lane, due=0.0)
+            worker.look(watch)
+            _complain(watch)
+            print(f"{job.id[:12]}: {_told(store, job)}")
+
+
+@app.command()
+def wait(file: File, jobs: Ids = None) -> None:
+    """Wait until jobs are done, and store what comes back."""
+    with _open(file) as store, _worker(store) as worker, _bar() as bar:
+        found = _jobs(store, jobs)
+        tasks = {job.id: bar.add_task(job.id[:12], total=job.rows) for job in found}
+        watches = [Watch(job=job.id, lane=job.lane, due=0.0) for job in found]
+        while watches:
+            for watch in watches:
+                if watch.due <= time.time():
+                    worker.look(watch)
+                    _complain(watch)
+                through = store.through(watch.job)
+                bar.update(tasks[watch.job], completed=through)
+            watches = [watch for watch in watches if not watch.ended]
+            if watches:
+                time.sleep(max(0.0, min(1.0, min(watch.due for watch in watches) - time.time())))
+        told = [(job.id[:12], _told(store, job)) for job in found]
+    for job_id, text in told:
+        print(f"{job_id}: {text}")
+
+
+@app.command()
+def cancel(file: File, job: Annotated[str, typer.Argument(help="The beginning of a job's id.")]) -> None:
+    """Ask the provider for the end of a job; what is done until then is paid: `collect` it."""
+    with _open(file) as store, _worker(store) as worker:
+        (found,) = _jobs(store, [job])
+        if not worker.cancel(found.id, found.lane):
+            raise ValueError(
+                f"{found.id[:12]} cannot be cancelled: it is done, not made yet, or another program has it"
+            )
+        print(f"{found.id[:12]}: the provider was asked to cancel it")
+
+
+@contextmanager
+def _open(file: Path) -> "Iterator[JobStore]":
+    if not file.exists():
+        raise ValueError(f"there is no file {str(file)!r}: give the path of a BatchQueue")
+    store = JobStore(file)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def _worker(store: JobStore) -> "Iterator[Worker]":
+    owner = uuid.uuid4().hex
+    with http_library().Client() as client:
+        try:
+            yield Worker(
+                store=store,
+                backends={backend.name: backend for backend in (OpenAIBatches(), AnthropicBatches())},
+                owner=owner,
+                pace=_PACE,
+                retries=1,
+                client=lambda: client,
+                headers=_headers,
+                deliver=lambda _: None,
+                clock=time.time,
+            )
+        finally:
+            store.release(owner)
+
+
+def _headers(lane: Lane) -> Mapping[str, str]:
+    name = _KEYS[lane.provider]
+    key = os.environ.get(name)
+    if not key:
+        raise ValueError(f"set {name}: the file holds no keys")
+    if lane.provider == "anthropic":
+        return {"x-api-key": key, "anthropic-version": "2023-06-01"}
+    more = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
+    return {"authorization": f"Bearer {key}", **{h: os.environ[v] for h, v in more.items() if os.environ.get(v)}}
+
+
+def _jobs(store: JobStore, wanted: list[str] | None) -> list[Job]:
+    jobs = store.jobs()
+    if not wanted:
+        return [job for job in jobs if job.state != "done"]
+    found = []
+    for name in wanted:
+        matching = [job for job in jobs if job.id.startswith(name)]
+        if len(matching) != 1:
+            raise ValueError(f"{name!r} is the beginning of {len(matching)} jobs' ids: `list` shows them")
+        found += matching
+    return found
+
+
+def _complain(watch: Watch) -> None:
+    if watch.refused is not None:
+        said = watch.refused.body.decode(errors="replace")
+        raise ValueError(f"the provider refused to tell of {watch.job[:12]}: HTTP {watch.refused.status}: {said}")
+
+
+def _figures(store: JobStore, job: Job) -> dict[str, Any]:
+    figures = {**asdict(job), "outcomes": store.outcomes(job.id), "not_these": sorted(job.not_these)}
+    return {**figures, "through": store.through(job.id)}
+
+
+def _row(store: JobStore, job: Job) -> tuple[str, ...]:
+    hours, minutes = divmod(int(time.time() - job.at) // 60, 60)
+    outcomes = _words(store.outcomes(job.id))
+    return (job.id[:12], job.lane.model, job.state, job.status or "", str(job.rows), outcomes, f"{hours}:{minutes:02}")
+
+
+def _told(store: JobStore, job: Job) -> str:
+    now = next(j for j in store.jobs() if j.id == job.id)
+    return f"{now.state}, {_words(store.outcomes(job.id))}"
+
+
+def _words(outcomes: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items()))
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,0 +1,95 @@
+"""Rows of batches as the records that a ledger keeps, each once."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+
+from llm_costopt.batch.backend import BatchBackend
+from llm_costopt.batch.jobs import JobStore, Settled
+from llm_costopt.types import CallRecord, OnRecord, Saved, Usage
+
+log = logging.getLogger(__name__)
+
+Price = Callable[..., Decimal | None]
+"""`(model, usage, *, provider=None, batch=False)` → US dollars, or None if unknown; `Prices()` is one."""
+
+_UNPAID = frozenset({"errored", "expired", "cancelled", "rejected"})
+"""Outcomes that no provider charges for; of a row that is missing or lost nobody knows."""
+
+
+class Records:
+    """Tell *on_record* of every answered row, under the same id if it must be told again.
+
+    Args:
+        on_record: who wants to know; None for nobody.
+        prices: what a row costs; None leaves the cost unknown.
+        clock: tells the time in seconds since the epoch.
+    """
+
+    def __init__(self, on_record: OnRecord | None, prices: Price | None, clock: Callable[[], float]) -> None:
+        self._on_record = on_record
+        self._prices = prices
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.cost = Decimal(0)
+        self.saved = Decimal(0)
+        self.unpriced = 0
+        self.failures = 0
+
+    def tell(self, store: JobStore, backends: Mapping[str, BatchBackend]) -> None:
+        """Tell of all rows of which nobody was told yet; stops where telling fails, and begins there next time."""
+        while some := store.unrecorded():
+            told = [row.row for row in some if self._told(row, backends)]
+            store.record(told)
+            if len(told) < len(some):
+                return
+
+    def _told(self, row: Settled, backends: Mapping[str, BatchBackend]) -> bool:
+        try:
+            record = self._record(row, backends[row.lane.provider])
+            if self._on_record is not None:
+                self._on_record(record)
+        except Exception:  # whatever fails here must not fail a request
+            if not self.failures:
+                log.warning("Telling of a batch's row failed; from here on, this is only counted", exc_info=True)
+            self.failures += 1
+            return False
+        with self._lock:
+            self.cost += record.cost or 0
+            self.saved += record.saved.batch if record.saved else 0
+            self.unpriced += record.cost is None
+        return True
+
+    def _record(self, row: Settled, backend: BatchBackend) -> CallRecord:
+        succeeded = row.outcome == "succeeded"
+        body = _object(row.body) if succeeded else {}
+        usage, model = backend.usage(body), str(body.get("model") or row.lane.model)
+        cost, saved = self._amounts(model, usage, row.lane.provider)
+        return CallRecord(
+            id=row.id,
+            at=self._clock(),
+            model=model,
+            provider=row.lane.provider,
+            usage=usage,
+            cost=Decimal(0) if row.outcome in _UNPAID else cost,
+            saved=saved,
+            batch=True,
+            error=None if succeeded else row.outcome,
+        )
+
+    def _amounts(self, model: str, usage: Usage | None, provider: str) -> tuple[Decimal | None, Saved | None]:
+        if usage is None or self._prices is None:
+            return None, None
+        cost = self._prices(model, usage, provider=provider, batch=True)
+        listed = self._prices(model, usage, provider=provider, batch=False)
+        return cost, None if cost is None or listed is None else Saved(batch=listed - cost)
+
+
+def _object(body: bytes) -> Mapping[str, object]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

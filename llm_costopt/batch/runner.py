@@ -1,0 +1,432 @@
+"""Who waits for which row, and what is due when; one thread that lives while somebody waits."""
+
+import logging
+import sqlite3
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from llm_costopt.batch.backend import BatchBackend, Lane
+from llm_costopt.batch.jobs import Answered, JobStore, Place, Wanted
+from llm_costopt.batch.records import Records
+from llm_costopt.batch.runs import failed, run_of
+from llm_costopt.batch.window import call_in_forked_child
+from llm_costopt.batch.wire import Reply, http_library
+from llm_costopt.batch.work import Pace, Watch, Worker
+
+log = logging.getLogger(__name__)
+
+OnClose = Literal["detach", "wait", "cancel"]
+"""Leave jobs at the provider and come back for them later; wait for them; ask for their end."""
+
+_BREATH = 0.05
+"""Seconds between two rounds, so that requests that come one by one are taken in by the dozen."""
+
+_TROUBLE = 5.0
+"""Seconds until the next round after one that failed, for instance on a full disk."""
+
+
+class Caller(Future[Answered | None]):
+    """A request that somebody waits for; the result is None if it is to be asked in real time."""
+
+    def __init__(self, wanted: Wanted, due: float | None) -> None:
+        super().__init__()
+        self.wanted: Wanted | None = wanted
+        self.lane = wanted.lane
+        self.due = due
+        self.row: int | None = None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Line:
+    """Rows of one lane that wait to be sent."""
+
+    rows: dict[int, int] = field(default_factory=dict)
+    """Their sizes by number, in order of arrival."""
+    size: int = 0
+    first: float = 0.0
+    last: float = 0.0
+    held: float = 0.0
+    """Not to be sent before."""
+    most: int | None = None
+    """Fewer rows than the provider would take, since it refused more."""
+
+    def add(self, row: int, size: int, now: float) -> None:
+        self.first = self.first if self.rows else now
+        self.last = now
+        self.rows[row] = size
+        self.size += size
+
+    def remove(self, row: int) -> bool:
+        size = self.rows.pop(row, None)
+        self.size -= size or 0
+        return size is not None
+
+    def take(self, most_rows: int, most_bytes: int) -> list[int]:
+        """Take out as many rows as one batch holds, at least one."""
+        taken: list[int] = []
+        room = most_bytes
+        for row, size in self.rows.items():
+            room -= size + 200  # the rest of its line
+            if taken and (room < 0 or len(taken) >= min(most_rows, self.most or most_rows)):
+                break
+            taken.append(row)
+        for row in taken:
+            self.remove(row)
+        return taken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a queue was told, apart from whom to tell."""
+
+    gather: float
+    max_wait: float
+    pace: Pace
+    retries: int
+    resume: float
+    named: bool
+    on_close: OnClose
+
+
+class Runner:
+    """Bring callers and rows together, step by step, in a thread of its own that ends when nobody waits."""
+
+    def __init__(
+        self,
+        *,
+        store: JobStore,
+        backends: Mapping[str, BatchBackend],
+        plan: Plan,
+        records: Records,
+        client: Any,
+        path: Path | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._path = path
+        self._store = store
+        self._backends = backends
+        self._plan = plan
+        self._records = records
+        self._given_client = client
+        self._clock = clock
+        self._start_over()
+        call_in_forked_child(self._start_over)
+
+    def _start_over(self) -> None:
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closing: OnClose | None = None
+        self._client: Any = None
+        self._run = run_of(self._path, self._clock)
+        self._owner = uuid.uuid4().hex
+        self._came: deque[Caller] = deque()
+        self._gone: deque[Caller] = deque()
+        self._taken: deque[int] = deque()
+        self._missed: deque[int] = deque()
+        self._waiting: dict[int, Caller] = {}
+        self._dues: deque[tuple[float, int]] = deque()
+        self._lines: dict[Lane, _Line] = {}
+        self._watches: dict[str, Watch] = {}
+        self._headers: dict[Lane, Mapping[str, str]] = {}
+        self._lanes: dict[Lane, Lane] = {}
+        self._worker = Worker(
+            store=self._store,
+            backends=self._backends,
+            owner=self._owner,
+            pace=self._plan.pace,
+            retries=self._plan.retries,
+            client=self._get_client,
+            headers=self._headers.__getitem__,
+            deliver=self._deliver,
+            clock=self._clock,
+        )
+
+    # Called from any thread
+
+    def enter(self, caller: Caller, headers: Mapping[str, str]) -> None:
+        """Take in *caller*."""
+        caller.add_done_callback(self._left)
+        with self._lock:
+            if self._closing:
+                raise ValueError("the batch queue is closed: make another one for the same path")
+            self._headers.setdefault(caller.lane, headers)
+            caller.lane = self._lanes.setdefault(caller.lane, caller.lane)  # one for all, not one for each
+            self._came.append(caller)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._live, name="llm-costopt-batch", daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def took(self, row: int) -> None:
+        """Note that the caller has the reply."""
+        self._taken.append(row)
+
+    def missed(self, caller: Caller) -> None:
+        """Note that whoever asked went away before it had the reply."""
+        if not caller.cancel() and caller.row is not None:
+            self._missed.append(caller.row)
+
+    def waiting(self) -> int:
+        """Count the callers that wait."""
+        return len(self._came) + len(self._waiting)
+
+    def close(self, *, finished: bool) -> None:
+        """End the thread in the way that was planned; again does nothing."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = self._plan.on_close
+            thread = self._thread
+        self._wake.set()
+        if thread is not None:
+            thread.join()
+        self._take_acks()
+        self._store.leave(self._run.id)
+        self._store.release(self._owner)
+        if not finished or self._plan.named:
+            failed(self._path)
+        if self._client is not None and self._client is not self._given_client:
+            self._client.close()
+
+    def _left(self, caller: Future[Answered | None]) -> None:
+        if caller.cancelled() and isinstance(caller, Caller):
+            self._gone.append(caller)
+            self._wake.set()
+
+    # The thread
+
+    def _live(self) -> None:
+        self._records.tell(self._store, self._backends)  # what a program that died could not tell
+        while self._more():
+            try:
+                pause = self._step()
+            except Exception:
+                # Whatever it is, those who wait must not be left alone, and the next round may go better.
+                log.exception("The batch queue failed; it goes on in %s s", _TROUBLE)
+                pause = _TROUBLE
+            self._wake.wait(pause)
+            self._wake.clear()
+            if not self._closing:
+                time.sleep(_BREATH)
+        if self._closing:
+            self._let_go()
+
+    def _more(self) -> bool:
+        """Say whether there is anything to do; if not, the thread is over."""
+        with self._lock:
+            waits = bool(self._came or self._waiting or self._watches)
+            more = waits and self._closing in {None, "wait"}
+            if not more:
+                self._thread = None
+            return more
+
+    def _step(self) -> float:
+        """Do all that is due; returns seconds until more is."""
+        # Who left comes before who came: it may be the same caller, that asks again.
+        self._take_acks()
+        self._take_out()
+        self._take_in()
+        self._give_up()
+        self._send()
+        self._look()
+        now = self._clock()
+        dues = [self._line_due(lane, line) for lane, line in self._lines.items() if line.rows]
+        dues += [watch.due for watch in self._watches.values()]
+        if self._dues:
+            dues.append(self._dues[0][0])
+        return max(0.0, min(dues, default=now) - now)
+
+    def _take_in(self) -> None:
+        came = [caller for caller in (self._came.popleft() for _ in range(len(self._came))) if not caller.cancelled()]
+        if not came:
+            return
+        try:
+            places = self._store.claim(
+                [caller.wanted for caller in came if caller.wanted],
+                run=self._run.id,
+                began=self._run.began,
+                resume=self._plan.resume,
+                now=self._clock(),
+            )
+        except sqlite3.Error as problem:  # such as a full disk
+            log.exception("The batch queue cannot write its file")
+            self._turn_away(came, f"the batch queue cannot write its file: {problem}")
+            return
+        for caller, place in zip(came, places, strict=True):
+            caller.row, caller.wanted = place.row, None  # its body is on disk
+            self._waiting[place.row] = caller
+            if caller.due is not None:
+                self._dues.append((caller.due, place.row))
+        self._put(places)
+
+    def _put(self, places: Iterable[Place]) -> None:
+        """Bring rows to where they are waited for: in a line, in a job, or nowhere if they are answered."""
+        now = self._clock()
+        answered = []
+        for place in places:
+            caller = self._waiting.get(place.row)
+            if caller is None:
+                continue
+            if place.state == "queued":
+                self._lines.setdefault(caller.lane, _Line()).add(place.row, place.size, now)
+            elif place.state == "sent" and place.job:
+                watch = self._watches.get(place.job) or Watch(job=place.job, lane=caller.lane, due=now)
+                watch.rows.add(place.row)
+                self._watches[place.job] = watch
+            else:
+                answered.append(place.row)
+        self._deliver(self._store.replies(answered))
+
+    def _deliver(self, answered: Iterable[Answered]) -> None:
+        for row in answered:
+            caller = self._waiting.pop(row.row, None)
+            if caller is not None and caller.set_running_or_notify_cancel():
+                caller.set_result(row)
+
+    def _take_acks(self) -> None:
+        rows = [self._taken.popleft() for _ in range(len(self._taken))]
+        if rows:
+            self._store.deliver(rows, now=self._clock())
+        rows = [self._missed.popleft() for _ in range(len(self._missed))]
+        if rows:
+            self._store.unclaim(rows, run=self._run.id)
+
+    def _take_out(self) -> None:
+        """Forget callers that no longer wait: unsent rows go, sent ones stay for whoever asks again."""
+        left: list[int] = []
+        unsent: list[int] = []
+        while self._gone:
+            caller = self._gone.popleft()
+            if caller.row is None:
+                continue
+            left.append(caller.row)
+            # It may have been answered in between.
+            if self._waiting.pop(caller.row, None) and self._leave(caller.row, caller.lane):
+                unsent.append(caller.row)
+        if left:
+            self._store.drop(unsent, run=self._run.id)
+            self._store.unclaim(left, run=self._run.id)
+
+    def _leave(self, row: int, lane: Lane) -> bool:
+        """Take *row* out of its line or its watch; says whether it was in a line."""
+        line = self._lines.get(lane)
+        if line and line.remove(row):
+            return True
+        for watch in list(self._watches.values()):
+            watch.rows.discard(row)
+            if not watch.rows and not watch.cancelling:
+                del self._watches[watch.job]
+        return False
+
+    def _give_up(self) -> None:
+        """Send those to the real-time API whose deadline has passed, and stop paying for them here where possible."""
+        now = self._clock()
+        if not self._dues or self._dues[0][0] > now:
+            return
+        late, unsent, left = [], [], set()
+        while self._dues and self._dues[0][0] <= now:
+            _, row = self._dues.popleft()
+            caller = self._waiting.pop(row, None)
+            if caller is None:
+                continue
+            late.append(row)
+            job = next((w for w in self._watches.values() if row in w.rows), None)
+            if job is not None:
+                job.cancelling = True
+                left.add(job.job)
+            if self._leave(row, caller.lane):
+                unsent.append(row)
+            if caller.set_running_or_notify_cancel():
+                caller.set_result(None)
+        self._store.drop(unsent, run=self._run.id)
+        self._store.unclaim(late, run=self._run.id)
+        for watch in [self._watches[job] for job in left if not self._watches[job].rows]:
+            if not self._worker.cancel(watch.job, watch.lane):
+                del self._watches[watch.job]
+
+    def _send(self) -> None:
+        for lane, line in list(self._lines.items()):
+            while line.rows and self._line_due(lane, line) <= self._clock():
+                backend = self._backends[lane.provider]
+                rows = line.take(backend.max_rows, backend.max_bytes)
+                hold = None
+                try:
+                    hold = self._worker.send(lane, rows)
+                finally:
+                    self._put(self._store.where(rows))
+                if hold is not None:
+                    line.held = self._clock() + hold
+
+    def _line_due(self, lane: Lane, line: _Line) -> float:
+        backend = self._backends[lane.provider]
+        full = len(line.rows) >= min(backend.max_rows, line.most or backend.max_rows) or line.size >= backend.max_bytes
+        ready = 0.0 if full or self._closing else min(line.last + self._plan.gather, line.first + self._plan.max_wait)
+        return max(ready, line.held)
+
+    def _look(self) -> None:
+        for watch in list(self._watches.values()):
+            if watch.due > self._clock():
+                continue
+            try:
+                self._worker.look(watch)
+            except Exception:
+                # A provider's answer that nobody foresaw must not keep the other jobs waiting.
+                log.exception("Looking after batch %s failed; it is tried again", watch.job)
+                watch.wait(self._clock(), self._plan.pace)
+            if watch.refused is not None:
+                self._refuse(watch, watch.refused)
+            elif watch.ended:
+                self._finish(watch)
+            else:  # rows that another program stored
+                self._deliver(self._store.replies(watch.rows & self._waiting.keys()))
+        self._records.tell(self._store, self._backends)
+
+    def _finish(self, watch: Watch) -> None:
+        del self._watches[watch.job]
+        line = self._lines.setdefault(watch.lane, _Line())
+        others = any(other.lane == watch.lane for other in self._watches.values())
+        line.held = 0.0  # what was held back may go now
+        if watch.too_much:
+            line.held = self._clock() + self._plan.pace.most
+            if not others:
+                line.most = max(1, len(watch.rows) // 2)
+        self._put(self._store.where(watch.rows & self._waiting.keys()))
+
+    def _refuse(self, watch: Watch, reply: Reply) -> None:
+        del self._watches[watch.job]
+        for row in watch.rows:
+            caller = self._waiting.pop(row, None)
+            if caller is not None and caller.set_running_or_notify_cancel():
+                caller.set_result(Answered(row=-1, reply=reply, outcome="errored"))
+        self._store.unclaim(watch.rows, run=self._run.id)
+
+    def _let_go(self) -> None:
+        """Send everybody away, and have jobs cancelled if that is the plan."""
+        if self._closing == "cancel":
+            for watch in self._watches.values():
+                self._worker.cancel(watch.job, watch.lane)
+        self._turn_away(
+            [*self._came, *self._waiting.values()],
+            "the batch queue was closed; ask again and the row is picked up where it is",
+        )
+        self._came.clear()
+        self._waiting.clear()
+
+    def _turn_away(self, callers: Iterable[Caller], message: str) -> None:
+        for caller in callers:
+            if caller.set_running_or_notify_cancel():
+                reply = self._backends[caller.lane.provider].error(503, message)
+                caller.set_result(Answered(row=-1, reply=reply, outcome="cancelled"))
+
+    def _get_client(self) -> Any:
+        if self._client is None:
+            self._client = self._given_client or http_library().Client()
+        return self._client

@@ -1,0 +1,73 @@
+"""Which program is asking: one name for a process and a file, and what is known of how it ends.
+
+What a program was given may be given out again only if it came to no good end. A closed queue is no end yet: the
+program may still fail on what it was given. It is over when the interpreter ends.
+"""
+
+import atexit
+import os
+import sys
+import threading
+import uuid
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm_costopt.batch.jobs import JobStore
+
+_lock = threading.Lock()
+_runs: "dict[Path, Run]" = {}
+_open: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A program's name in one file."""
+
+    began: float
+    """When it first opened the file, in seconds since the epoch."""
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Unique."""
+
+
+def run_of(path: Path | None, clock: Callable[[], float]) -> Run:
+    """Give the name of this process in the file *path*; in memory, everybody has one of their own."""
+    if path is None:
+        return Run(began=clock())
+    with _lock:
+        if path not in _runs:
+            _runs[path] = Run(began=clock())
+        return _runs[path]
+
+
+def failed(path: Path | None) -> None:
+    """Note that what this process was given is to be given out again, to itself as well."""
+    with _lock:
+        if path is not None:
+            _runs.pop(path, None)
+
+
+def watch(queue: Any) -> None:
+    """Close *queue* when the interpreter ends."""
+    _open.add(queue)
+
+
+def _at_exit() -> None:
+    # The interpreter notes an exception that nobody handled before it ends.
+    crashed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    for queue in list(_open):
+        queue.close(finished=crashed is None)
+    if crashed is not None:
+        return
+    for path, run in _runs.items():
+        store = JobStore(path)
+        store.spend(run.id)
+        store.close()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+    os.register_at_fork(after_in_child=_runs.clear)

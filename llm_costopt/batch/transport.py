@@ -1,0 +1,143 @@
+"""HTTP transports that turn an SDK's requests into rows of batches; for `httpx` and for `httpx2`."""
+
+import asyncio
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
+
+from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.wire import Ask, Reply
+
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+
+    class _Blocking(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+        """What a type checker wants to see in both libraries' clients."""
+
+    class _NotBlocking(httpx.AsyncBaseTransport, httpx2.AsyncBaseTransport):  # type: ignore[misc]
+        """Likewise."""
+
+else:  # at run time both ask for nothing but the methods, and either may be absent
+    _Blocking = _NotBlocking = object
+
+_PATHS = ("/chat/completions", "/responses", "/v1/messages")
+
+
+class _Transport:
+    """What both transports share; a request knows the library that it is of."""
+
+    def __init__(self, queue: BatchQueue | str | os.PathLike[str], *, through: Any = None) -> None:
+        self._own = not isinstance(queue, BatchQueue)
+        self._queue = queue if isinstance(queue, BatchQueue) else BatchQueue(queue)
+        self._through = through
+
+    def _pass(self, request: Any, kind: str) -> Any:
+        if self._through is None:
+            self._through = getattr(_library(request), kind)()
+        return self._through
+
+
+class BatchTransport(_Transport, _Blocking):
+    """Answer an SDK's chat requests from the Batch API: `OpenAI(http_client=httpx.Client(transport=BatchTransport(…)))`.
+
+    A caller blocks its thread until its row is back. Every other request goes straight through.
+
+    Args:
+        queue: a `BatchQueue`, which several transports may share and which its owner closes; or the path of its file.
+        through: the transport of the same library for all that is no row of a batch; its usual one if None.
+    """
+
+    def handle_request(self, request: Any) -> Any:
+        """Answer *request*, as both libraries want it."""
+        found = self._queue.enter(_ask(request, request.read())) if _may_travel(request) else None
+        if isinstance(found, Reply):
+            return _response(request, found)
+        if found is not None:
+            try:
+                answered = found.result()
+            except BaseException:
+                self._queue.missed(found)
+                raise
+            if answered is not None:
+                self._queue.took(answered)
+                return _response(request, answered.reply)
+        return self._pass(request, "HTTPTransport").handle_request(request)
+
+    def close(self) -> None:
+        """Close what is the transport's own."""
+        self._close(finished=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self._close(finished=kind is None)
+
+    def _close(self, *, finished: bool) -> None:
+        if self._own:
+            self._queue.close(finished=finished)
+        if self._through is not None:
+            self._through.close()
+
+
+class AsyncBatchTransport(_Transport, _NotBlocking):
+    """Answer an SDK's chat requests from the Batch API: `ChatOpenAI(http_async_client=httpx.AsyncClient(transport=…))`.
+
+    Every other request goes straight through. Needs an event loop of asyncio.
+
+    Args:
+        queue: a `BatchQueue`, which several transports may share and which its owner closes; or the path of its file.
+        through: the transport of the same library for all that is no row of a batch; its usual one if None.
+    """
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Answer *request*, as both libraries want it."""
+        found = self._queue.enter(_ask(request, await request.aread())) if _may_travel(request) else None
+        if isinstance(found, Reply):
+            return _response(request, found)
+        if found is not None:
+            try:
+                answered = await asyncio.wrap_future(found)
+            except BaseException:
+                self._queue.missed(found)
+                raise
+            if answered is not None:
+                self._queue.took(answered)
+                return _response(request, answered.reply)
+        return await self._pass(request, "AsyncHTTPTransport").handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close what is the transport's own."""
+        await self._close(finished=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        await self._close(finished=kind is None)
+
+    async def _close(self, *, finished: bool) -> None:
+        if self._own:
+            await asyncio.to_thread(self._queue.close, finished=finished)
+        if self._through is not None:
+            await self._through.aclose()
+
+
+def _may_travel(request: Any) -> bool:
+    return request.method == "POST" and str(request.url.path).endswith(_PATHS)
+
+
+def _ask(request: Any, body: bytes) -> Ask:
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return Ask(url=str(request.url).partition("?")[0], headers=headers, body=body)
+
+
+def _response(request: Any, reply: Reply) -> Any:
+    # Both SDKs obey this header; what is worth another try was already tried in another batch.
+    headers = {"content-type": "application/json", "x-should-retry": "false"}
+    return _library(request).Response(reply.status, headers=headers, content=reply.body, request=request)
+
+
+def _library(request: Any) -> Any:
+    return import_module(type(request).__module__.partition(".")[0])

@@ -1,0 +1,167 @@
+"""`llm-costopt batch`: jobs from a shell, without the program that made them."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner, Result
+
+from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.transport import AsyncBatchTransport
+from llm_costopt.batch.work import Pace
+from llm_costopt.cli import app
+from tests.batch.conftest import Ask, until
+from tests.batch_provider import Batch, Provider, Told, all_ok, ok
+
+Run = Callable[..., Result]
+
+
+def in_progress(batch: Batch) -> Told:
+    """Say that a batch is at work, and half of it is through."""
+    return Told(
+        status="in_progress", more={"request_counts": {"total": 2, "completed": len(batch.rows) // 2, "failed": 0}}
+    )
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Give a function that runs a command on the file, with keys in the environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-shell")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-shell")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj")
+    monkeypatch.setenv("COLUMNS", "200")
+    file = str(tmp_path / "jobs.db")
+    return lambda command, *more: CliRunner().invoke(app, ["batch", command, file, *more])
+
+
+async def leave(tmp_path: Path, soon: dict[str, Any], provider: Provider, path: str = "chat/completions") -> None:
+    """Ask two questions, and go away as soon as their batch is made."""
+    with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+            for text in ("a", "b"):
+                body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}]}
+                task = asyncio.ensure_future(http.post(f"{provider.url}/v1/{path}", json=body))
+            await until(lambda: queue.stats().jobs.get("running"))
+            await asyncio.to_thread(queue.close)
+            await task
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "messages"])
+async def test_collect_stores_what_a_program_then_gets(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, run: Run, path: str
+) -> None:
+    """What `collect` stores is given to the program that asks again, with the shell's key and without another call."""
+    anthropic = path == "messages"
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider, path)
+        early = await asyncio.to_thread(run, "collect")
+        provider.script = all_ok
+        late = await asyncio.to_thread(run, "collect")
+        headers = provider.headers[-1]
+        calls = len(provider.calls)
+        with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+            replies = await ask(queue, provider, "a", "b", anthropic=anthropic)
+        after = len(provider.calls)
+
+    assert "running, 2 sent" in early.stdout
+    assert "done, 2 succeeded" in late.stdout
+    assert headers["x-api-key" if anthropic else "authorization"] in {"sk-ant-shell", "Bearer sk-shell"}
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert after == calls
+
+
+async def test_list_and_show(tmp_path: Path, soon: dict[str, Any], run: Run) -> None:
+    """`list` has a line for each job, in words or as JSON; `show` has all that is known of one."""
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+    listed = json.loads(run("list", "--json").stdout)
+    table = run("list").stdout
+    shown = json.loads(run("show", listed[0]["id"][:6]).stdout)
+
+    assert "gpt-4o-mini" in table
+    assert "2 sent" in table
+    assert shown == listed[0]
+    assert (shown["state"], shown["rows"], shown["remote"]) == ("running", 2, "batch_0")
+    assert "sk-1" not in json.dumps(shown)
+
+
+async def test_wait_waits(tmp_path: Path, soon: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wait` returns when all is stored; its progress bar is on stderr, so that stdout is for scripts."""
+    from llm_costopt.batch import cli
+
+    monkeypatch.setattr(cli, "_PACE", Pace(first=0.02, most=0.02, lease=1.0, settle=1.0))
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+        looks = provider.batches[0].looks
+        provider.script = lambda batch: all_ok(batch) if batch.looks > looks + 3 else in_progress(batch)
+        done = await asyncio.to_thread(run, "wait")
+
+    assert done.stdout.endswith("done, 2 succeeded\n")
+    assert len(done.stdout.splitlines()) == 1
+    assert "2/2" in done.stderr
+
+
+async def test_cancel_asks_the_provider(tmp_path: Path, soon: dict[str, Any], run: Run) -> None:
+    """`cancel` asks for the end of a job, and `collect` then stores what was paid and what was not."""
+
+    def script(batch: Batch) -> Told:
+        return Told(status="cancelled", output=[ok(batch.rows[0])]) if batch.cancelled else in_progress(batch)
+
+    with Provider(script) as provider:
+        await leave(tmp_path, soon, provider)
+        job = json.loads(run("list", "--json").stdout)[0]["id"]
+        cancelled = await asyncio.to_thread(run, "cancel", job)
+        collected = await asyncio.to_thread(run, "collect", job)
+        again = await asyncio.to_thread(run, "cancel", job)
+
+    assert "the provider was asked to cancel it" in cancelled.stdout
+    assert "done, 1 cancelled, 1 succeeded" in collected.stdout
+    assert "cannot be cancelled" in str(again.exception)
+
+
+async def test_a_refusal_is_said(tmp_path: Path, soon: dict[str, Any], run: Run) -> None:
+    """When the provider does not take the key, the command says so."""
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+        provider.intercept = lambda *_: 401
+        refused = await asyncio.to_thread(run, "collect")
+
+    assert "the provider refused to tell" in str(refused.exception)
+    assert "HTTP 401" in str(refused.exception)
+
+
+async def test_queued_requests_are_mentioned(tmp_path: Path, soon: dict[str, Any], ask: Ask, run: Run) -> None:
+    """Requests that were never sent are counted, with what will send them."""
+    with Provider() as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **(soon | {"gather": 60.0}))
+        task = asyncio.create_task(ask(queue, provider, "a"))
+        await until(lambda: queue.stats().rows)
+        await asyncio.to_thread(queue.close)
+        await task
+
+    assert "1 requests are queued: they are sent when a program asks them again" in run("list").stdout
+
+
+def test_what_the_user_can_mend_is_said(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing file, an id that fits no job and a missing key are one sentence each."""
+    missing = run("list")
+    BatchQueue(tmp_path / "jobs.db").close()
+    unknown = run("show", "abc")
+
+    assert "there is no file" in str(missing.exception)
+    assert "'abc' is the beginning of 0 jobs' ids" in str(unknown.exception)
+
+
+async def test_a_missing_key_is_said(
+    tmp_path: Path, soon: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the key in the environment, `collect` says which to set."""
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+    monkeypatch.delenv("OPENAI_API_KEY")
+
+    assert "set OPENAI_API_KEY: the file holds no keys" in str(run("collect").exception)

@@ -1,0 +1,465 @@
+"""The life of a queue: programs that are killed, closed, cancelled, started again, forked, or two at once."""
+
+import asyncio
+import os
+import random
+import stat
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.runs import failed
+from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
+from tests.batch.conftest import Ask, until
+from tests.batch_provider import Batch, Provider, Told, all_ok, ok
+
+PROGRAM = Path(__file__).parents[1] / "batch_program.py"
+ROWS = 40
+
+
+def start(provider: Provider, file: Path, *more: str) -> subprocess.Popen[str]:
+    """Start the program that asks ROWS questions."""
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, str(PROGRAM), provider.url, str(file), str(ROWS), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
+
+
+def another_program(file: Path, **options: Any) -> BatchQueue:
+    """Open a queue as another process would."""
+    failed(file)
+    return BatchQueue(file, **options)
+
+
+def in_progress(_: Batch) -> Told:
+    """Say that a batch is at work."""
+    return Told(status="in_progress")
+
+
+KILL_AT = [
+    ("POST", "/v1/files"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches/batch_0"),
+    ("GET", "/v1/files/out-batch_0/content"),
+    ("DELETE", "/v1/files/file-0"),
+]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("method", "path"), KILL_AT)
+def test_a_program_that_is_killed_pays_once(tmp_path: Path, method: str, path: str, when: str) -> None:
+    """Killed while a call is on its way, before or after the provider acts, and started again: all rows, each paid once."""
+    victims: list[subprocess.Popen[str]] = []
+
+    def intercept(called: str, at: str, nth: int) -> str | None:
+        if (called, at, nth) == (method, path, 1):
+            victims[0].kill()
+            victims[0].wait()
+            return "drop" if when == "before" else "after"
+        return None
+
+    with Provider(intercept=intercept) as provider:
+        victims.append(start(provider, tmp_path / "jobs.db"))
+        victims[0].communicate()
+        out, _ = start(provider, tmp_path / "jobs.db").communicate()
+
+    assert sorted(out.split("\n")[:-2]) == sorted(f"{n} re: q{n}" for n in range(ROWS))
+    assert provider.paid() == {f"q{n}": 1 for n in range(ROWS)}
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+def test_a_program_that_is_killed_at_random_pays_once(tmp_path: Path, anthropic: bool) -> None:
+    """Killed when any one of its calls arrives, again and again until it gets through, it loses nothing and pays once."""
+    dice = random.Random(5)
+    programs: list[subprocess.Popen[str]] = []
+    left = 0
+
+    def intercept(*_: object) -> str | None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            programs[-1].kill()
+            programs[-1].wait()
+            return dice.choice(["drop", "after"])
+        return None
+
+    def script(batch: Batch) -> Told:
+        return all_ok(batch) if batch.looks > 12 else in_progress(batch)
+
+    more = ["--anthropic"] if anthropic else []
+    with Provider(script, intercept) as provider:
+        while not programs or programs[-1].returncode:
+            left = dice.randint(1, 6) if len(programs) < 6 else 0
+            programs.append(start(provider, tmp_path / "jobs.db", *more))
+            out, _ = programs[-1].communicate()
+
+    assert len(programs) > 2
+    assert sorted(out.splitlines()) == sorted([*(f"{n} re: q{n}" for n in range(ROWS)), "end"])
+    assert provider.paid() == {f"q{n}": 1 for n in range(ROWS)}
+
+
+async def test_what_was_given_out_before_a_crash_is_given_out_again(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """A program that did not come to its end gets the same answers for nothing, in the same number as before."""
+    with Provider() as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon)
+        await ask(queue, provider, "q", "q", "other")
+        queue.close(finished=False)
+        with BatchQueue(tmp_path / "jobs.db", **soon) as again:
+            await ask(again, provider, "q", "q", "other")
+            assert provider.paid() == {"q": 2, "other": 1}
+            await ask(again, provider, "q")
+
+    assert provider.paid() == {"q": 3, "other": 1}
+
+
+async def test_a_program_that_came_to_its_end_starts_anew(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Run again tomorrow, a program that closed its queue gets new answers."""
+    with Provider() as provider:
+        for _ in range(2):
+            with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+                await ask(queue, provider, "q")
+
+    assert provider.paid() == {"q": 2}
+
+
+@pytest.mark.parametrize(("end", "paid"), [("", 2), ("raise SystemError", 1), ("queue.close(); raise SystemError", 1)])
+def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, end: str, paid: int) -> None:
+    """A program has come to its end when the interpreter ends, but not by an unhandled error, whatever it closed before."""
+    with Provider() as provider:
+        code = (
+            "import httpx\n"
+            "from llm_costopt.batch.queue import BatchQueue\n"
+            "from llm_costopt.batch.transport import BatchTransport\n"
+            f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05))\n"
+            "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+            f"url = '{provider.url}/v1/chat/completions'\n"
+            "httpx.Client(transport=BatchTransport(queue)).post(url, json=body)\n" + end
+        )
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        for _ in range(2):
+            done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+            assert ("SystemError" in done.stderr) is bool(end), done.stderr
+
+    assert provider.paid() == {"q": paid}
+
+
+async def test_a_named_job_is_given_out_whenever_it_is_asked(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Under the same name the same requests get the same answers for ever; under another one they are new."""
+    with Provider() as provider:
+        for job in ("monday", "monday", "tuesday"):
+            with BatchQueue(tmp_path / "jobs.db", **soon, job=job) as queue:
+                await ask(queue, provider, "q")
+
+    assert provider.paid() == {"q": 2}
+
+
+async def test_what_was_given_out_long_ago_is_not_given_out_again(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """After `resume` seconds, even a program that failed gets new answers."""
+    with Provider() as provider:
+        for ahead in (0.0, 3601.0):
+            queue = BatchQueue(tmp_path / "jobs.db", **soon, resume=3600, clock=partial(_time_plus, ahead))
+            await ask(queue, provider, "q")
+            queue.close(finished=False)
+
+    assert provider.paid() == {"q": 2}
+
+
+def _time_plus(ahead: float) -> float:
+    return time.time() + ahead
+
+
+async def test_errors_are_not_given_out_twice(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """A failed row is asked again by whoever asks again, even by a program that crashed."""
+    refused = Told(status="failed", more={"errors": {"data": [{"code": "x", "message": "y"}]}})
+    with Provider(lambda batch: refused if batch.id == "batch_0" else all_ok(batch)) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon)
+        (first,) = await ask(queue, provider, "q")
+        queue.close(finished=False)
+        with BatchQueue(tmp_path / "jobs.db", **soon) as again:
+            (second,) = await ask(again, provider, "q")
+
+    assert (first.status_code, second.status_code) == (400, 200)
+
+
+async def test_two_programs_share_a_job_and_one_collects_it(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Two queues on one file that ask the same at once get the same rows, which are sent and read by one of them."""
+    script = lambda batch: all_ok(batch) if batch.looks > 5 else in_progress(batch)  # noqa: E731
+    with (
+        Provider(script) as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon) as one,
+        another_program(tmp_path / "jobs.db", **soon) as two,
+    ):
+        found = await asyncio.gather(ask(one, provider, "a", "b"), ask(two, provider, "a", "b"))
+
+    assert [[reply.json()["choices"][0]["message"]["content"] for reply in replies] for replies in found] == [
+        ["re: a", "re: b"],
+        ["re: a", "re: b"],
+    ]
+    assert provider.paid() == {"a": 1, "b": 1}
+    assert provider.count("GET", "/v1/files/out-batch_0/content") == 1
+
+
+async def test_what_a_living_program_was_given_is_not_taken_from_it(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """A program that began before another was answered is no restart of it: asked later, it gets an answer of its own."""
+    with (
+        Provider() as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon) as one,
+        another_program(tmp_path / "jobs.db", **soon) as two,
+    ):
+        await ask(one, provider, "q")
+        one._runner._take_acks()
+        await ask(two, provider, "q")
+
+    assert provider.paid() == {"q": 2}
+
+
+async def _post(queue: BatchQueue, provider: Provider) -> httpx.Response:
+    async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+        body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+        return await http.post(f"{provider.url}/v1/chat/completions", json=body)
+
+
+async def _start_asking(queue: BatchQueue, provider: Provider) -> asyncio.Task[httpx.Response]:
+    task = asyncio.create_task(_post(queue, provider))
+    await until(lambda: queue.stats().jobs.get("running"))
+    return task
+
+
+async def test_a_cancelled_caller_loses_no_paid_row(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """A caller that gives up leaves its row where it is; who asks the same again gets it without paying."""
+    with Provider(in_progress) as provider:
+        with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+            task = await _start_asking(queue, provider)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        provider.script = all_ok
+        with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+            reply = await _post(queue, provider)
+
+    assert reply.status_code == 200
+    assert provider.paid() == {"q": 1}
+
+
+async def test_a_cancelled_caller_may_ask_again(queue: BatchQueue) -> None:
+    """The same program asks again after a timeout of its own, and gets the row that is under way."""
+    with Provider(in_progress) as provider:
+        task = await _start_asking(queue, provider)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        provider.script = all_ok
+        reply = await _post(queue, provider)
+
+    assert reply.status_code == 200
+    assert provider.paid() == {"q": 1}
+
+
+async def test_an_equal_request_while_one_is_under_way_is_another(queue: BatchQueue) -> None:
+    """In one program, a question that is asked again before it is answered is a sample of its own."""
+    with Provider(in_progress) as provider:
+        first = await _start_asking(queue, provider)
+        second = asyncio.create_task(_post(queue, provider))
+        await until(lambda: len(provider.batches) == 2)
+        provider.script = all_ok
+        await asyncio.gather(first, second)
+
+    assert provider.paid() == {"q": 2}
+
+
+async def test_a_caller_that_is_cancelled_before_its_row_is_sent_pays_nothing(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """A row whose caller left before the batch was full is not in it."""
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **(soon | {"gather": 0.5})) as queue:
+        gone = asyncio.create_task(ask(queue, provider, "gone"))
+        stays = asyncio.create_task(ask(queue, provider, "stays"))
+        await until(lambda: queue.stats().rows.get("queued") == 2)
+        gone.cancel()
+        await stays
+
+        assert provider.paid() == {"stays": 1}
+        assert queue.stats().rows == {"succeeded": 1}
+
+
+async def test_closing_leaves_jobs_where_they_are(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """`detach`: who still waits is told to come again, the batch goes on, and who comes again gets the row."""
+    with Provider(in_progress) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon)
+        task = await _start_asking(queue, provider)
+        await asyncio.to_thread(queue.close)
+        told = await task
+        provider.script = all_ok
+        with BatchQueue(tmp_path / "jobs.db", **soon) as again:
+            reply = await _post(again, provider)
+
+    assert told.status_code == 503
+    assert "ask again and the row is picked up" in told.json()["error"]["message"]
+    assert reply.status_code == 200
+    assert not provider.batches[0].cancelled
+    assert provider.paid() == {"q": 1}
+
+
+async def test_closing_may_wait(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """`wait`: closing returns when everybody has an answer."""
+    script = lambda batch: all_ok(batch) if batch.looks > 5 else in_progress(batch)  # noqa: E731
+    with Provider(script) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon, on_close="wait")
+        task = await _start_asking(queue, provider)
+        await asyncio.to_thread(queue.close)
+
+        assert (await task).status_code == 200
+
+
+async def test_closing_may_cancel(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """`cancel`: the provider is asked for the end of the batch, and what was paid until then is there for who asks again."""
+    with Provider(in_progress) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon, on_close="cancel")
+        task = await _start_asking(queue, provider)
+        await asyncio.to_thread(queue.close)
+        told = await task
+        provider.script = lambda batch: Told(status="cancelled", output=[ok(row) for row in batch.rows])
+        with BatchQueue(tmp_path / "jobs.db", **soon) as again:
+            reply = await _post(again, provider)
+
+    assert told.status_code == 503
+    assert provider.batches[0].cancelled
+    assert reply.status_code == 200
+    assert provider.paid() == {"q": 1}
+
+
+async def test_a_deadline_falls_back_to_real_time(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """What is not back in time is asked in real time; the batch is cancelled, and its paid rows are stored."""
+
+    def script(batch: Batch) -> Told:
+        return Told(status="cancelled", output=[ok(batch.rows[0])]) if batch.cancelled else in_progress(batch)
+
+    with Provider(script) as provider, BatchQueue(tmp_path / "jobs.db", **soon, deadline=0.4) as queue:
+        replies = await ask(queue, provider, "one", "two")
+        await until(lambda: queue.stats().jobs.get("done") == 1)
+        stats = queue.stats()
+
+    assert [reply.json()["choices"][0]["message"]["content"] for reply in replies] == ["re: one", "re: two"]
+    assert len(provider.real_time) == 2
+    assert stats.rows == {"succeeded": 1, "cancelled": 1}
+
+
+async def test_a_deadline_before_sending_pays_once(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """A row that was not even sent when its deadline came is asked in real time only."""
+    slow = soon | {"gather": 60.0}
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **slow, deadline=0.2) as queue:
+        (reply,) = await ask(queue, provider, "q")
+
+        assert reply.status_code == 200
+        assert (len(provider.batches), len(provider.real_time)) == (0, 1)
+        assert queue.stats().rows == {}
+
+
+def test_a_blocking_caller_falls_back_too(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """The blocking transport asks in real time when the deadline has passed."""
+    with (
+        Provider(in_progress) as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon, deadline=0.3) as queue,
+        httpx.Client(transport=BatchTransport(queue)) as http,
+    ):
+        body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+
+        assert http.post(f"{provider.url}/v1/chat/completions", json=body).status_code == 200
+        assert len(provider.real_time) == 1
+
+
+def _ours() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "llm-costopt-batch"]
+
+
+async def test_no_thread_is_left(queue: BatchQueue, ask: Ask) -> None:
+    """When nobody waits the thread is over, without closing anything, and the next request starts another."""
+    with Provider() as provider:
+        for n in range(2):
+            await ask(queue, provider, f"q{n}")
+            await until(lambda: not _ours())
+
+    assert queue.stats().waiting == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_it_works_in_a_forked_child(queue: BatchQueue) -> None:
+    """A child that was forked after the parent had asked asks and is answered on its own."""
+    with Provider() as provider, httpx.Client(transport=BatchTransport(queue)) as http:
+        body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+        assert http.post(f"{provider.url}/v1/chat/completions", json=body).status_code == 200
+        child = os.fork()
+        if not child:
+            with httpx.Client(transport=BatchTransport(queue)) as own:
+                reply = own.post(f"{provider.url}/v1/chat/completions", json={**body, "seed": 1})
+            os._exit(0 if reply.status_code == 200 else 1)
+
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert provider.paid() == {"q": 2}
+
+
+async def test_the_file_is_private_and_holds_no_key(tmp_path: Path, queue: BatchQueue, ask: Ask) -> None:
+    """Nobody else can read the file; the key is not in it, and neither is a prompt that has its answer."""
+    with Provider() as provider:
+        await ask(queue, provider, "a prompt that is rather secret")
+    queue.close()
+    files = list(tmp_path.iterdir())  # noqa: ASYNC240 - nothing else runs
+    content = b"".join(file.read_bytes() for file in files)
+
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert b"sk-1" not in content
+    with BatchQueue(tmp_path / "jobs.db") as again:
+        assert again._store._db.run("SELECT count(*) AS n FROM rows WHERE body IS NOT NULL")[0]["n"] == 0
+
+
+async def test_a_closed_queue_says_so(queue: BatchQueue, ask: Ask) -> None:
+    """A request after the end is an error that names the way out; closing twice is none."""
+    queue.close()
+    queue.close()
+    with Provider() as provider, pytest.raises(ValueError, match="make another one for the same path"):
+        await ask(queue, provider, "q")
+
+
+@pytest.mark.parametrize("options", [{"on_close": "leave"}, {"poll": (0, 1)}, {"poll": (2, 1)}])
+def test_options_are_checked(options: dict[str, Any]) -> None:
+    """A wrong option is refused with what it may be."""
+    with pytest.raises(ValueError, match="must be"):
+        BatchQueue(None, **options)
+
+
+async def test_a_file_that_cannot_be_written_is_an_error_for_the_caller(queue: BatchQueue, ask: Ask) -> None:
+    """When a row cannot be stored, its caller is told so by an HTTP error at once, and nothing is paid."""
+    queue._store._db.run("PRAGMA query_only = ON")
+    with Provider() as provider:
+        (reply,) = await ask(queue, provider, "q")
+        queue._store._db.run("PRAGMA query_only = OFF")
+
+    assert reply.status_code == 503
+    assert "cannot write its file" in reply.json()["error"]["message"]
+    assert provider.calls == []
+
+
+def test_a_missing_http_library_names_the_install_line() -> None:
+    """Without httpx2 and httpx, a queue says what to install."""
+    code = (
+        "import sys; sys.modules['httpx'] = sys.modules['httpx2'] = None\n"
+        "from llm_costopt import BatchQueue\n"
+        "try: BatchQueue(None)\n"
+        "except ImportError as error: print(error)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert "pip install 'llm-costopt[batch]'" in out.stdout

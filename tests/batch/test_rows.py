@@ -1,0 +1,460 @@
+"""What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from llm_costopt.batch.queue import BatchQueue
+from tests.batch.conftest import Ask
+from tests.batch_provider import Batch, Json, Provider, Told, ok, result
+
+
+def words(reply: Any) -> str:
+    """Read the text of a chat completion."""
+    return str(reply.json()["choices"][0]["message"]["content"])
+
+
+def http_error(row: Json, status: int, message: str = "no") -> Json:
+    """Write a failed row as an HTTP error in `response`, with `error: null`."""
+    body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+    return {"custom_id": row["custom_id"], "response": {"status_code": status, "body": body}, "error": None}
+
+
+def row_error(row: Json, code: str) -> Json:
+    """Write a failed row as an `error` of its own, with `response: null`."""
+    return {"custom_id": row["custom_id"], "response": None, "error": {"code": code, "message": f"it is {code}"}}
+
+
+def once(first: Callable[[Batch], Told]) -> Callable[[Batch], Told]:
+    """Follow *first* for the first batch; all further ones are answered in full."""
+    return lambda batch: first(batch) if batch.id.endswith("_0") else Told(output=[ok(row) for row in batch.rows])
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "outcome"),
+    [
+        (lambda row: http_error(row, 400), 400, "errored"),
+        (lambda row: row_error(row, "invalid_json"), 400, "errored"),
+        (lambda row: row_error(row, "batch_cancelled"), 409, "cancelled"),
+        (lambda row: {"custom_id": row["custom_id"], "response": {"status_code": 400, "body": "?"}}, 400, "errored"),
+    ],
+)
+async def test_a_failed_row_fails_its_own_caller(
+    queue: BatchQueue, ask: Ask, line: Callable[[Json], Json], status: int, outcome: str
+) -> None:
+    """In both shapes of the error file, a failed row is the provider's HTTP error for whoever asked, and for nobody else."""
+
+    def script(batch: Batch) -> Told:
+        bad = [row for row, text in zip(batch.rows, batch.asked, strict=True) if text == "bad"]
+        return Told(output=[ok(row) for row in batch.rows if row not in bad], errors=[line(row) for row in bad])
+
+    with Provider(script) as provider:
+        good, bad, other = await ask(queue, provider, "one", "bad", "two")
+
+    assert (words(good), words(other)) == ("re: one", "re: two")
+    assert bad.status_code == status
+    assert bad.headers["x-should-retry"] == "false"
+    assert queue.stats().rows == {"succeeded": 2, outcome: 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, openai.BadRequestError),
+        (429, openai.RateLimitError),
+        (500, openai.InternalServerError),
+        (409, openai.ConflictError),
+    ],
+)
+async def test_the_sdk_raises_what_it_always_raises(
+    queue: BatchQueue, status: int, error: type[openai.APIStatusError]
+) -> None:
+    """A failed row raises the SDK's own error with the provider's message, and the SDK does not ask again by itself."""
+    from tests.batch.test_transport import client_of
+
+    with Provider(lambda batch: Told(errors=[http_error(row, status, "so it is") for row in batch.rows])) as provider:
+        client = client_of(queue, provider.url, max_retries=5)
+        with pytest.raises(error, match="so it is"):
+            await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "q"}])
+
+    retried = status in {429, 500}
+    assert len(provider.batches) == 1 + retried  # ours, not the SDK's
+
+
+@pytest.mark.parametrize("told", [lambda row: http_error(row, 429), lambda row: row_error(row, "batch_expired")])
+async def test_what_may_pass_goes_into_the_next_batch(
+    queue: BatchQueue, ask: Ask, told: Callable[[Json], Json]
+) -> None:
+    """A row that failed for a passing reason is sent again, once, under a new name; the others are not."""
+    script = once(lambda batch: Told(output=[ok(r) for r in batch.rows[1:]], errors=[told(batch.rows[0])]))
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two", "three")
+
+    assert sorted(map(words, replies)) == ["re: one", "re: three", "re: two"]
+    assert [len(batch.rows) for batch in provider.batches] == [3, 1]
+    assert provider.batches[0].rows[0]["custom_id"] != provider.batches[1].rows[0]["custom_id"]
+
+
+@pytest.mark.parametrize("status", ["expired", "cancelled"])
+async def test_paid_rows_of_a_batch_that_was_cut_short_are_kept(queue: BatchQueue, ask: Ask, status: str) -> None:
+    """Rows that were done before a batch expired or was cancelled are answered; only expired ones are sent again."""
+    script = once(lambda batch: Told(status=status, output=[ok(row) for row in batch.rows[:2]]))
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two", "three", "four")
+
+    by_status = sorted(reply.status_code for reply in replies)
+    assert by_status == ([200] * 4 if status == "expired" else [200, 200, 409, 409])
+    assert max(provider.paid().values()) == (2 if status == "expired" else 1)
+    assert sum(provider.paid().values()) == (6 if status == "expired" else 4)
+
+
+async def test_expired_rows_end_in_an_error_in_the_end(queue: BatchQueue, ask: Ask) -> None:
+    """A batch that expires twice leaves its callers with a gateway's timeout that says so."""
+    with Provider(lambda _: Told(status="expired")) as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert reply.status_code == 504
+    assert "expired" in reply.json()["error"]["message"]
+    assert len(provider.batches) == 2
+
+
+async def test_rows_in_none_of_the_files_are_accounted_for(queue: BatchQueue, ask: Ask) -> None:
+    """A row of which a completed batch says nothing is sent again, and then its caller is told."""
+    with Provider(
+        lambda batch: Told(output=[ok(row) for row in batch.rows[1:]], more={"error_file_id": ""})
+    ) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert sorted(reply.status_code for reply in replies) == [200, 502]
+    assert queue.stats().rows == {"succeeded": 1, "missing": 1}
+    assert [len(batch.rows) for batch in provider.batches] == [2, 1]
+
+
+async def test_a_completed_batch_without_output_is_no_success(queue: BatchQueue, ask: Ask) -> None:
+    """`completed` with nothing but an error file gives every caller its error."""
+    with Provider(lambda batch: Told(errors=[http_error(row, 400) for row in batch.rows])) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert [reply.status_code for reply in replies] == [400, 400]
+
+
+async def test_output_that_lags_is_waited_for(queue: BatchQueue, ask: Ask) -> None:
+    """A batch that says `completed` before its output file exists, or before it is full, loses no row."""
+
+    def script(batch: Batch) -> Told:
+        if batch.looks == 1:
+            return Told(
+                more={"output_file_id": "", "error_file_id": "", "request_counts": {"completed": 3, "failed": 0}}
+            )
+        return Told(output=[ok(row) for row in batch.rows[: batch.looks]])
+
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two", "three")
+
+    assert [reply.status_code for reply in replies] == [200] * 3
+    assert len(provider.batches) == 1
+
+
+async def test_lines_that_are_none_of_ours_are_passed_over(queue: BatchQueue, ask: Ask) -> None:
+    """Lines without a name, of another batch, given twice or not JSON at all change nothing."""
+
+    def script(batch: Batch) -> Told:
+        good = [ok(row) for row in batch.rows]
+        strange: list[Any] = [{"custom_id": None}, {"custom_id": "x-1-1"}, "text", {**good[0], "custom_id": "0-0"}]
+        return Told(output=[*strange, *good, http_error(batch.rows[0], 400)])
+
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert [words(reply) for reply in replies] == ["re: one", "re: two"]
+
+
+async def test_a_download_that_breaks_is_taken_up_again(queue: BatchQueue, ask: Ask) -> None:
+    """When the connection breaks in the middle of a line, the rest is read at the next look."""
+    script = lambda batch: Told(  # noqa: E731
+        output=[ok(row) for row in batch.rows], truncate=700 if batch.looks == 1 else None
+    )
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two", "three")
+
+    assert [words(reply) for reply in replies] == ["re: one", "re: two", "re: three"]
+
+
+@pytest.mark.parametrize("status", ["scheduling", "validating", "in_progress", "finalizing", "paused", "None"])
+async def test_an_unknown_status_is_no_end(queue: BatchQueue, ask: Ask, status: str) -> None:
+    """Whatever a server calls the time before the end, it is waited for."""
+    script = lambda batch: Told(status=status) if batch.looks < 3 else Told(output=[ok(r) for r in batch.rows])  # noqa: E731
+    with Provider(script) as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert words(reply) == "re: q"
+
+
+@pytest.mark.parametrize("fault", ["gone", 404])
+async def test_a_vanished_batch_is_not_waited_for(queue: BatchQueue, ask: Ask, fault: str | int) -> None:
+    """A batch that the provider no longer knows, with a 404 or an error under status 200, ends in an error for each row."""
+
+    def intercept(method: str, path: str, _: int) -> int | None:
+        return 404 if fault == 404 and method == "GET" and "/batches/" in path else None
+
+    with Provider(lambda _: Told(status="gone"), intercept) as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert reply.status_code == 502
+    assert "no longer knows" in reply.json()["error"]["message"]
+    assert queue.stats().rows == {"lost": 1}
+
+
+async def test_a_batch_that_is_not_seen_at_once_is_not_lost(queue: BatchQueue, ask: Ask) -> None:
+    """A 404 right after a batch was made is waited out."""
+
+    def intercept(method: str, path: str, nth: int) -> int | None:
+        return 404 if method == "GET" and "/batches/" in path and nth < 3 else None
+
+    with Provider(intercept=intercept) as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert words(reply) == "re: q"
+
+
+async def test_bad_lines_do_not_spoil_the_batch(queue: BatchQueue, ask: Ask) -> None:
+    """When a whole batch is refused for some lines, those fail with what was said of them and the rest goes again."""
+    errors = {"data": [{"code": "invalid_request", "message": "line is bad", "line": 2, "param": None}]}
+    script = once(lambda _: Told(status="failed", more={"errors": errors}))
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two", "three")
+
+    bad = [reply for reply in replies if reply.status_code == 400]
+    assert [reply.json()["error"]["message"] for reply in bad] == ["line is bad"]
+    assert sorted(reply.status_code for reply in replies) == [200, 200, 400]
+    assert [len(batch.rows) for batch in provider.batches] == [3, 2]
+
+
+async def test_a_batch_refused_as_a_whole_fails_everybody(queue: BatchQueue, ask: Ask) -> None:
+    """When the provider names no line, every caller gets its reason and nothing is sent again."""
+    errors = {"data": [{"code": "model_not_found", "message": "no such model"}]}
+    with Provider(lambda _: Told(status="failed", more={"errors": errors})) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert ["no such model" in reply.text for reply in replies] == [True, True]
+    assert len(provider.batches) == 1
+
+
+async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """A batch refused for the limit of queued tokens is halved until it fits, and no row is lost or failed."""
+    errors = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
+
+    def script(batch: Batch) -> Told:
+        if len(batch.rows) > 2:
+            return Told(status="failed", more={"errors": errors})
+        return Told(output=[ok(row) for row in batch.rows])
+
+    with BatchQueue(tmp_path / "jobs.db", **soon, retries=0) as queue, Provider(script) as provider:
+        replies = await ask(queue, provider, *(f"q{n}" for n in range(8)))
+
+    assert [words(reply) for reply in replies] == [f"re: q{n}" for n in range(8)]
+    assert [len(batch.rows) for batch in provider.batches] == [8, 4, 4, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(("limit", "value"), [("max_rows", 3), ("max_bytes", 1000)])
+async def test_what_is_too_large_is_split(
+    queue: BatchQueue, ask: Ask, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    """No batch holds more requests or bytes than the provider takes."""
+    from llm_costopt.batch.openai import OpenAIBatches
+
+    monkeypatch.setattr(OpenAIBatches, limit, value)
+    with Provider() as provider:
+        replies = await ask(queue, provider, *(f"q{n}" for n in range(7)))
+
+    assert [words(reply) for reply in replies] == [f"re: q{n}" for n in range(7)]
+    assert [len(batch.rows) for batch in provider.batches] == [3, 3, 1]
+
+
+async def test_a_wrong_key_fails_everybody_at_once(queue: BatchQueue, ask: Ask) -> None:
+    """What the provider says to the upload is what every caller is told."""
+    with Provider(intercept=lambda _m, path, _n: 401 if path == "/v1/files" else None) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert [reply.status_code for reply in replies] == [401, 401]
+    assert provider.count("POST", "/v1/files") == 1
+
+
+async def test_a_key_that_expires_leaves_the_job_for_a_better_one(queue: BatchQueue, ask: Ask) -> None:
+    """A look that is refused for good fails the callers, and who asks again with a valid key gets the paid row."""
+    intercept = lambda _m, path, nth: 403 if "/batches/" in path and nth == 1 else None  # noqa: E731
+    with Provider(intercept=intercept) as provider:
+        (refused,) = await ask(queue, provider, "q")
+        queue.close(finished=False)
+        with BatchQueue(Path(str(queue._store._db._path)), gather=0.1, poll=(0.02, 0.05)) as again:
+            (reply,) = await ask(again, provider, "q")
+
+    assert refused.status_code == 403
+    assert words(reply) == "re: q"
+    assert len(provider.batches) == 1
+
+
+@pytest.mark.parametrize("fault", [429, 500, "drop"])
+async def test_what_passes_is_waited_out(queue: BatchQueue, ask: Ask, fault: int | str) -> None:
+    """Two failures of every call, before anything exists, on the way and at the end, are waited out; nothing is paid twice."""
+
+    def intercept(method: str, path: str, nth: int) -> int | str | None:
+        return fault if nth <= 2 and not (method == "POST" and path == "/v1/batches" and fault != 429) else None
+
+    with Provider(intercept=intercept) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert [words(reply) for reply in replies] == ["re: one", "re: two"]
+    assert max(provider.paid().values()) == 1
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_create_that_timed_out_but_succeeded_is_found(queue: BatchQueue, ask: Ask, anthropic: bool) -> None:
+    """When nobody hears that a batch was made, it is found by its mark, or by count and time, and not made again."""
+
+    def intercept(method: str, path: str, nth: int) -> str | None:
+        return "after" if method == "POST" and path.endswith("/batches") and nth == 1 else None
+
+    with Provider(intercept=intercept) as provider:
+        # Other batches of the account: one has as many rows, but is older.
+        provider._create([{"params": {"messages": [{"content": "x"}], "model": "m"}}] * 2, "msgbatch")
+        provider.batches[0].created -= 3600
+        replies = await ask(queue, provider, "one", "two", anthropic=anthropic)
+
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert len(provider.batches) == 2
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_create_that_never_arrived_is_made_again(queue: BatchQueue, ask: Ask, anthropic: bool) -> None:
+    """When the call that makes a batch is lost, it is looked for in vain and made once."""
+
+    def intercept(method: str, path: str, nth: int) -> str | None:
+        return "drop" if method == "POST" and path.endswith("/batches") and nth == 1 else None
+
+    with Provider(intercept=intercept) as provider:
+        replies = await ask(queue, provider, "one", "two", anthropic=anthropic)
+
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert len(provider.batches) == 1
+
+
+async def test_a_batch_that_only_looks_like_ours_is_not_taken_for_it(queue: BatchQueue, ask: Ask) -> None:
+    """Anthropic: a batch of somebody else's with as many rows at the same time is told by its results, and ours is found."""
+
+    def intercept(method: str, path: str, nth: int) -> str | None:
+        if method == "POST" and path.endswith("/batches") and nth == 1:
+            foreign = {"custom_id": "theirs", "params": {"model": "m", "messages": [{"content": "theirs"}]}}
+            provider._create([foreign], "msgbatch")
+            return "after"
+        return None
+
+    with Provider(intercept=intercept) as provider:
+        (reply,) = await ask(queue, provider, "q", anthropic=True)
+
+    assert reply.json()["content"][0]["text"] == "re: q"
+    assert len(provider.batches) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "name"),
+    [
+        ({"kind": "errored", "error": {"error": {"type": "authentication_error"}}}, 401, "authentication_error"),
+        ({"kind": "errored", "error": {"type": "invalid_request", "message": "x"}}, 400, "invalid_request"),
+        ({"kind": "canceled"}, 409, "api_error"),
+        ({"kind": "something"}, 500, "api_error"),
+    ],
+)
+async def test_anthropic_rows_fail_as_anthropic_says_it(
+    queue: BatchQueue, ask: Ask, line: Json, status: int, name: str
+) -> None:
+    """Errored, cancelled and unknown rows of Anthropic are its HTTP errors; what was paid beside them is kept."""
+
+    def script(batch: Batch) -> Told:
+        return Told(
+            status="ended",
+            output=[
+                result(r, **line) if t == "two" else result(r) for r, t in zip(batch.rows, batch.asked, strict=True)
+            ],
+        )
+
+    with Provider(script) as provider:
+        replies = await ask(queue, provider, "one", "two", anthropic=True)
+
+    failed = next(reply for reply in replies if reply.status_code != 200)
+    assert failed.status_code == status
+    assert failed.json()["type"] == "error"
+    assert failed.json()["error"]["type"] == name
+
+
+async def test_anthropic_rows_that_expired_go_again(queue: BatchQueue, ask: Ask) -> None:
+    """A row that Anthropic did not get to in 24 hours goes into the next batch."""
+
+    def script(batch: Batch) -> Told:
+        return Told(
+            status="ended",
+            output=[result(r, "expired" if batch.id.endswith("_0") else "succeeded") for r in batch.rows],
+        )
+
+    with Provider(script) as provider:
+        (reply,) = await ask(queue, provider, "q", anthropic=True)
+
+    assert reply.status_code == 200
+    assert len(provider.batches) == 2
+
+
+async def test_results_after_their_time_are_lost_and_stored_ones_are_not(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """Rows are in our file as soon as they are seen; what was not read before the provider deleted it is a plain error."""
+    gone = False
+    intercept = lambda method, path, _n: 404 if gone and method == "GET" and "/files/" in path else None  # noqa: E731
+    with Provider(intercept=intercept) as provider:
+        with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+            await ask(queue, provider, "kept")
+            queue.close(finished=False)
+        gone = True
+        with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+            kept, lost = await ask(queue, provider, "kept", "lost")
+
+    assert words(kept) == "re: kept"
+    assert lost.status_code == 502
+
+
+async def test_input_files_are_deleted(queue: BatchQueue, ask: Ask) -> None:
+    """When a batch is read, the file that was uploaded for it is gone; that it cannot be deleted harms nobody."""
+    fail = lambda method, _p, _n: 500 if method == "DELETE" and "file-1" in _p else None  # noqa: E731
+    with Provider(intercept=fail) as provider:
+        await ask(queue, provider, "one")
+        (reply,) = await ask(queue, provider, "two")
+
+    assert words(reply) == "re: two"
+    assert "file-0" not in provider.files
+
+
+async def test_equal_requests_each_get_a_row(queue: BatchQueue, ask: Ask) -> None:
+    """A question asked three times at once and once more later is four samples, each paid."""
+    with Provider() as provider:
+        await ask(queue, provider, "q", "q", "q")
+        await ask(queue, provider, "q")
+
+    assert provider.paid() == {"q": 4}
+
+
+async def test_a_broken_look_does_not_keep_others_waiting(queue: BatchQueue, ask: Ask) -> None:
+    """An answer that no provider should give about one batch leaves the other to end."""
+    script = lambda batch: (  # noqa: E731
+        Told(more={"request_counts": "nonsense"})
+        if "bad" in batch.asked and batch.looks < 4
+        else Told(output=[ok(row) for row in batch.rows])
+    )
+    with Provider(script) as provider:
+        (one,), (two,) = await asyncio.gather(
+            ask(queue, provider, "bad", seed=1), ask(queue, provider, "good", model="other")
+        )
+
+    assert [words(one), words(two)] == ["re: bad", "re: good"]
