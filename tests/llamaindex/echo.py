@@ -99,7 +99,7 @@ class Echo(FunctionCallingLLM):
 
         return gen()
 
-    def _prepare_chat_with_tools(
+    def _prepare_chat_with_tools(  # noqa: PLR0917 - the host's signature
         self,
         tools: Sequence[Any],
         user_msg: Any = None,
