@@ -20,6 +20,7 @@ from llama_index.core.extractors import (
     TitleExtractor,
 )
 from llama_index.core.llms import LLM, ChatMessage
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
@@ -105,28 +106,33 @@ def _two_turns(make: Callable[[LLM], Any]) -> Callable[[LLM], Any]:
 
 
 def _streamed_turn(model: LLM) -> Any:
-    engine = SimpleChatEngine.from_defaults(llm=model)
+    engine = SimpleChatEngine.from_defaults(llm=model, memory=_memory())
     return "".join(engine.stream_chat(QUESTION).response_gen)
 
 
 async def _astreamed_turn(model: LLM) -> str:
-    response = await SimpleChatEngine.from_defaults(llm=model).astream_chat(QUESTION)
+    response = await SimpleChatEngine.from_defaults(llm=model, memory=_memory()).astream_chat(QUESTION)
     return "".join([token async for token in response.async_response_gen()])
+
+
+def _memory() -> ChatMemoryBuffer:
+    # The default one opens a database that nobody closes.
+    return ChatMemoryBuffer.from_defaults(token_limit=3000)
 
 
 async def _agent(model: LLM, **options: Any) -> str:
     agent = FunctionAgent(tools=[weather_tool()], llm=model, system_prompt="Use tools.", **options)
-    return str(await agent.run("What is the weather in Paris?"))
+    return str(await agent.run("What is the weather in Paris?", memory=_memory()))
 
 
 async def _workflow(model: LLM) -> str:
     workflow = AgentWorkflow.from_tools_or_functions([weather_tool()], llm=model)
-    return str(await workflow.run("What is the weather in Paris?"))
+    return str(await workflow.run("What is the weather in Paris?", memory=_memory()))
 
 
 async def _react(model: LLM) -> str:
     agent = ReActAgent(tools=[weather_tool()], llm=model)
-    return str(await agent.run("What is the weather in Paris?"))
+    return str(await agent.run("What is the weather in Paris?", memory=_memory()))
 
 
 def _extracted(make: Callable[[LLM], Any]) -> Callable[[LLM], Any]:
@@ -197,15 +203,17 @@ WAYS: dict[str, Callable[[Any], Any]] = {
     "compact": _synthesized(ResponseMode.COMPACT),
     "tree_summarize": _synthesized(ResponseMode.TREE_SUMMARIZE),
     "accumulate": _synthesized(ResponseMode.ACCUMULATE),
-    "simple chat engine": _two_turns(lambda m: SimpleChatEngine.from_defaults(llm=m)),
+    "simple chat engine": _two_turns(lambda m: SimpleChatEngine.from_defaults(llm=m, memory=_memory())),
     "simple chat engine streaming": _streamed_turn,
     "simple chat engine async streaming": lambda m: _run(lambda: _astreamed_turn(m)),
-    "context chat engine": _two_turns(lambda m: ContextChatEngine.from_defaults(retriever=_Retriever(), llm=m)),
+    "context chat engine": _two_turns(
+        lambda m: ContextChatEngine.from_defaults(retriever=_Retriever(), llm=m, memory=_memory())
+    ),
     "condense question chat engine": _two_turns(
-        lambda m: CondenseQuestionChatEngine.from_defaults(query_engine=_engine(m), llm=m)
+        lambda m: CondenseQuestionChatEngine.from_defaults(query_engine=_engine(m), llm=m, memory=_memory())
     ),
     "condense plus context chat engine": _two_turns(
-        lambda m: CondensePlusContextChatEngine.from_defaults(retriever=_Retriever(), llm=m)
+        lambda m: CondensePlusContextChatEngine.from_defaults(retriever=_Retriever(), llm=m, memory=_memory())
     ),
     "function agent": lambda m: _run(lambda: _agent(m)),
     "function agent without streaming": lambda m: _run(lambda: _agent(m, streaming=False)),

@@ -5,6 +5,7 @@ model are held against each other: the same result, the same calls of the model 
 counts of tokens; with `requests=`, the same request bodies too.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -108,7 +109,8 @@ def _noticed(way: Callable[[LLM], Any], model: LLM, requests: Callable[[], Seque
     model.callback_manager = CallbackManager([counter])  # as `Settings.llm` does on each access
     before = len(requests()) if requests else 0
     seen = _Noticed()
-    with _listening() as events:
+    with _listening() as events, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the host's own, which a test run may turn into errors
         try:
             seen.result = _plain(way(model))
         except Exception as error:  # noqa: BLE001 - an error is a result as any other

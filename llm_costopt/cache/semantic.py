@@ -431,9 +431,10 @@ class SemanticCache:
         now, kind = self._clock(), self._kind(key)
         if asked := self._asked.pop(key.exact):
             self._economy.answered(key.endpoint, time.perf_counter() - asked)
-        seconds = freshness.fresh_for(self._ttl, question, answer, kind, self._rng)
+        problem = fault(answer)
+        seconds = None if problem else freshness.fresh_for(self._ttl, question, answer, kind, self._rng)
         unwanted = seconds is not None and not seconds > 0
-        if problem := fault(answer) or ("creative" if unwanted and kind == "creative" else "ttl" if unwanted else None):
+        if problem := problem or ("creative" if unwanted and kind == "creative" else "ttl" if unwanted else None):
             self._tally.not_stored(problem)
             return False
         text = None if self._economy.is_off(key.endpoint) else self._text_to_match(question, key)
