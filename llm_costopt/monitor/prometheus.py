@@ -13,7 +13,7 @@ from llm_costopt.types import CallRecord, Saved, Usage
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Histogram, Summary, start_http_server
-    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.metrics_core import Metric
     from prometheus_client.multiprocess import MultiProcessCollector
     from prometheus_client.registry import Collector
@@ -124,9 +124,14 @@ class PrometheusExporter:
             buckets=_SECONDS,
         )
         self._score = Summary("llm_answer_score", "Scores of answers, from 0 to 1.", ("about",), registry=registry)
-        for cause in fields(Saved):  # from the start, so that `rate` sees the first dollar
+        # From the start, since `rate` and `increase` do not see the first value of a series.
+        for cause in fields(Saved):
             self._saved.labels(cause.name)
             self._lost.labels(cause.name)
+        for outcome in ("succeeded", *_ROWS):
+            self._rows.labels(outcome)
+        for judged in ("cache", "router", "control"):
+            self._score.labels(judged)
 
     def _count(self, record: CallRecord, news: News) -> None:
         operation = "shadow" if record.shadow else "batch" if record.batch else "chat"
@@ -171,7 +176,7 @@ class _Watched(Collector):
         self._guard, self._budgets, self._batches = guard, budgets, batches
 
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily("llm_exporter_failures", "What failed in the exporter.", value=self._guard.failures)
+        yield CounterMetricFamily("llm_exporter_failures", "What failed in the exporter.", value=self._guard.failures)
         info = GaugeMetricFamily("llm_costopt_info", "Always 1, so that a lost exporter is seen.", labels=["version"])
         info.add_metric([version("llm-costopt")], 1)
         yield info

@@ -232,6 +232,16 @@ def test_several_processes_are_one(tmp_path: Path) -> None:
     assert sum(line.startswith("llm_savings_usd_total{") for line in lines) == 3
 
 
+def test_the_first_event_is_seen() -> None:
+    """Savings, rows and scores are 0 before the first of them, since a rate does not see the first value of a series."""
+    exporter = PrometheusExporter()
+
+    assert value(exporter, "llm_savings_usd_total", {"source": "batch"}) == 0
+    assert value(exporter, "llm_savings_lost_usd_total", {"source": "router"}) == 0
+    assert value(exporter, "llm_batch_rows_total", {"outcome": "expired"}) == 0
+    assert value(exporter, "llm_answer_score_count", {"about": "router"}) == 0
+
+
 def test_a_missing_extra_names_the_install_line() -> None:
     """Without prometheus_client, using the exporter says what to install."""
     code = (
