@@ -16,7 +16,7 @@ from rich.table import Table
 from llm_costopt.demo.log import LoggedRequest, read_log
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
-from llm_costopt.monitor.rules_cli import rules
+from llm_costopt.monitor.rules_cli import dashboard, rules
 
 if TYPE_CHECKING:
     from llm_costopt.router.calibrate import Calibration
@@ -26,6 +26,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 app.command()(ab)
 app.command()(rules)
+app.command()(dashboard)
 
 
 @app.callback()
