@@ -23,6 +23,7 @@ from llm_costopt.demo.result import Result
 from llm_costopt.demo.run import Models
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
+from llm_costopt.monitor.rules_cli import dashboard, rules
 
 if TYPE_CHECKING:
     from llm_costopt.router.calibrate import Calibration
@@ -39,6 +40,8 @@ class Host(StrEnum):
 
 
 app.command()(ab)
+app.command()(rules)
+app.command()(dashboard)
 
 
 @app.callback()

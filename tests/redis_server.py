@@ -49,7 +49,7 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers; it is empty then."""
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([*_tied(), *self._command()], stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen([*tied(), *self._command()], stdout=log, stderr=subprocess.STDOUT)
         give_up = time.monotonic() + _PATIENCE
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > give_up:
@@ -122,5 +122,6 @@ class RedisServer:
             self._process.wait(_PATIENCE)
 
 
-def _tied() -> list[str]:
+def tied() -> list[str]:
+    """Give what stands before a command so that its process ends with this one."""
     return [sys.executable, "-I", "-S", "-c", _TIED] if sys.platform == "linux" else []

@@ -76,13 +76,18 @@ class Budget:
         with self._lock:
             return max(self._own, self._ledger + self._since_asked)
 
+    @property
+    def elapsed(self) -> float:
+        """Return the part of the hour, day or month that has passed, from 0 to 1."""
+        begin, end = _span(self.per, now := self._clock())
+        return (now - begin) / (end - begin)
+
     def thrift(self) -> float:
         """Say how much is to be saved, from 0 to 1."""
-        begin, end = _span(self.per, now := self._clock())
         used = float(self.spent / self.usd)
         if used >= 1 - RESERVE:
             return 1.0
-        return min(1.0, max(0.0, (used - (now - begin) / (end - begin) - AHEAD) / STEEP))
+        return min(1.0, max(0.0, (used - self.elapsed - AHEAD) / STEEP))
 
     def reserve(self, usd: float) -> None:
         """Count *usd* before it is spent.

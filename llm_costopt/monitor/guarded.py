@@ -1,0 +1,53 @@
+"""What an exporter does must not fail the call that it tells of."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from llm_costopt.types import CallRecord, OnRecord
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Swallow what fails inside *what*: it is counted in `failures`, and logged the first time."""
+
+    def __init__(self, what: str) -> None:
+        self.failures = 0
+        self._what = what
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Run what stands under `with` to its end or its first error."""
+        try:
+            yield
+        except Exception:  # whatever fails here must not fail the user's call
+            with self._lock:
+                self.failures += 1
+                first = self.failures == 1
+            if first:
+                log.warning("%s failed; from here on, this is only counted", self._what, exc_info=True)
+
+
+def each(*told: OnRecord) -> OnRecord:
+    """Make one `on_record` of several: all are told, even if one of them fails.
+
+    The first error is raised once all were told.
+    """
+
+    def tell(record: CallRecord) -> None:
+        errors = [error for one in told if (error := _error(one, record))]
+        if errors:
+            raise errors[0]
+
+    return tell
+
+
+def _error(told: Callable[[CallRecord], None], record: CallRecord) -> Exception | None:
+    try:
+        told(record)
+    except Exception as error:  # noqa: BLE001 - it is raised when the others were told
+        return error
+    return None

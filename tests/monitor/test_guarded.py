@@ -1,0 +1,36 @@
+"""Several listeners to one record, and what fails in one of them."""
+
+import logging
+from decimal import Decimal
+
+import pytest
+
+from llm_costopt.monitor.guarded import Guard, each
+from llm_costopt.types import CallRecord
+
+RECORD = CallRecord(id="a", at=0.0, model="cheap", cost=Decimal(1))
+
+
+def test_all_are_told_even_if_one_fails() -> None:
+    """A failing listener does not keep the record from those after it, and its error is raised at the end."""
+    told: list[CallRecord] = []
+
+    def fail(record: CallRecord) -> None:
+        raise RuntimeError("full")
+
+    with pytest.raises(RuntimeError, match="full"):
+        each(told.append, fail, told.append)(RECORD)
+
+    assert told == [RECORD, RECORD]
+
+
+def test_failures_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What fails under a guard does not come out; the log has it once, the counter each time."""
+    guard = Guard("The thing")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            with guard():
+                raise ValueError("no")
+
+    assert guard.failures == 3
+    assert [r.message for r in caplog.records] == ["The thing failed; from here on, this is only counted"]

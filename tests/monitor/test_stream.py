@@ -1,0 +1,85 @@
+"""Records read as they come add up to what the ledger says of them."""
+
+from collections import Counter
+from dataclasses import fields, replace
+from decimal import Decimal
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_costopt.monitor.ledger import Ledger
+from llm_costopt.monitor.stream import Stream
+from llm_costopt.types import CallRecord, Saved
+
+
+def call(name: str, **fields: Any) -> CallRecord:
+    """Make a record of a call that cost a dollar and saved two by routing."""
+    return replace(
+        CallRecord(id=name, at=0.0, model="m", cost=Decimal(1), saved=Saved(router=Decimal(2))),
+        **fields,
+    )
+
+
+DRAFT = call("draft", complexity="medium", tier="cheap")
+STRONG = call("strong", complexity="medium", tier="strong", replaces="draft", cost=Decimal(3), saved=Saved())
+SHADOW = call("shadow", shadow=True, cost=Decimal(5))
+HIT = call("hit", cache="exact", cost=Decimal(0), saved=Saved(cache=Decimal(4)))
+FAILED = call("failed", error="TimeoutError", cost=None, saved=None)
+UNPRICED = call("unpriced", cost=None, saved=None)
+SCRIPT = [DRAFT, STRONG, SHADOW, HIT, FAILED, UNPRICED]
+
+
+@given(st.permutations([*SCRIPT, DRAFT, STRONG]))
+def test_the_sums_are_those_of_the_ledger(records: list[CallRecord]) -> None:
+    """In any order, and with records told twice, requests, escalations, unknown costs and savings are the ledger's."""
+    stream, counts, saved = Stream(), Counter[str](), Counter[str]()
+    with Ledger(clock=lambda: 0.0) as ledger:
+        for record in records:
+            ledger.append(record)
+            news = stream.read(record)
+            if news is None:
+                continue
+            counts.update(requests=news.begins, routed=news.routed, escalated=news.escalates, unpriced=news.unpriced)
+            for cause, amount in news.saved.items():
+                saved[cause] += amount  # type: ignore[assignment]  # a Counter adds up whatever is a number
+        summary = ledger.summary()
+
+    assert counts["requests"] == summary.requests == 4
+    assert counts["escalated"] / counts["routed"] == summary.escalation_rate == 1.0
+    assert counts["unpriced"] == summary.unpriced == 1
+    assert {f.name: saved[f.name] for f in fields(Saved)} == {
+        f.name: getattr(summary.saved, f.name) for f in fields(Saved)
+    }
+    assert saved["router"] == Decimal(-6)  # the draft and the shadow call came on top
+
+
+@pytest.mark.parametrize(
+    ("record", "about"),
+    [
+        (HIT, "cache"),
+        (call("a", complexity="simple"), "router"),
+        (call("a", tier="strong", arm="control"), "control"),
+        (call("a"), "other"),
+        (SHADOW, None),
+    ],
+)
+def test_a_score_is_about_whoever_answered(record: CallRecord, about: str | None) -> None:
+    """The record tells whose work the answer is; a shadow call is nobody's answer."""
+    stream = Stream()
+    stream.read(record)
+
+    assert stream.about(record.id) == about
+
+
+def test_a_score_of_a_rejected_draft_is_about_nothing() -> None:
+    """A draft is nobody's answer once it is known to be rejected, whichever record comes first."""
+    for order in permutations([DRAFT, STRONG]):
+        stream = Stream()
+        for record in order:
+            stream.read(record)
+
+        assert stream.about("draft") is None
+        assert stream.about("strong") == "router"

@@ -1,0 +1,120 @@
+"""Alerts over HTTP: delivered in the background, tried again, counted when lost."""
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from llm_costopt.monitor.alerts import Alert
+from llm_costopt.monitor.webhook import Webhook
+
+SOON = 10.0
+
+ALERT = Alert(
+    name="LLMQueueOld", state="firing", about="", severity="warning", value=400.0, limit=300.0, text="Old.", at=1.0
+)
+
+
+class Inbox:
+    """A server that answers with the statuses it is given, then 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.got: list[tuple[dict[str, str], Any]] = []
+        self.wait = threading.Event()
+        self.wait.set()
+        inbox, left = self, list(statuses)
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                inbox.wait.wait(SOON)
+                inbox.got.append((dict(self.headers), json.loads(body)))
+                self.send_response(left.pop(0) if left else 200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?token=secret"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread.start()
+
+    def close(self) -> None:
+        """End the server."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join(SOON)
+
+
+@pytest.fixture
+def inbox(request: pytest.FixtureRequest) -> Iterator[Inbox]:
+    """Run a server."""
+    inbox = Inbox(*getattr(request, "param", ()))
+    yield inbox
+    inbox.close()
+
+
+def test_an_alert_arrives_as_json(inbox: Inbox) -> None:
+    """The body holds the alert's fields, and headers of one's own come along."""
+    hook = Webhook(inbox.url, headers={"Authorization": "Bearer x"})
+    hook(ALERT)
+    hook.close()
+    ((headers, body),) = inbox.got
+
+    assert body["name"] == "LLMQueueOld"
+    assert body["state"] == "firing"
+    assert body["text"] == "Old."
+    assert headers["Authorization"] == "Bearer x"
+    assert headers["Content-Type"] == "application/json"
+    assert hook.failures == 0
+
+
+@pytest.mark.parametrize("inbox", [(503, 500)], indirect=True)
+def test_it_tries_again(inbox: Inbox) -> None:
+    """Two errors and a success are a delivery."""
+    hook = Webhook(inbox.url, retries=(0.0, 0.0))
+    hook(ALERT)
+    hook.close()
+
+    assert len(inbox.got) == 3
+    assert hook.failures == 0
+
+
+@pytest.mark.parametrize("inbox", [(500, 500)], indirect=True)
+def test_what_is_lost_is_counted(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    """After the last try the alert is lost, counted and logged without the URL; the next one is sent."""
+    hook = Webhook(inbox.url, retries=(0.0,))
+    with caplog.at_level(logging.WARNING):
+        hook(ALERT)
+        hook(ALERT)
+        hook.close()
+
+    assert hook.failures == 1
+    assert len(inbox.got) == 3
+    assert "secret" not in caplog.text
+
+
+def test_it_never_waits_for_the_other_side(inbox: Inbox) -> None:
+    """A server that does not answer holds nobody up: a hundred alerts wait, further ones are lost and counted."""
+    inbox.wait.clear()
+    hook = Webhook(inbox.url)
+    for _ in range(150):
+        hook(ALERT)
+    lost = hook.failures
+    inbox.wait.set()
+    hook.close()
+
+    assert 49 <= lost <= 50  # one may be on its way already
+    assert len(inbox.got) == 150 - lost
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "hooks.example.com/x", "ftp://x/y", ""])
+def test_only_http_is_a_webhook(url: str) -> None:
+    """Another scheme is refused at once."""
+    with pytest.raises(ValueError, match="http"):
+        Webhook(url)
