@@ -111,11 +111,13 @@ class _Decorated(_Passing):
 
 
 class _WithoutToolCalls(_Passing):
-    get_tool_calls_from_response = FunctionCallingLLM.get_tool_calls_from_response
+    def get_tool_calls_from_response(self, *args: Any, **kwargs: Any) -> Any:
+        return FunctionCallingLLM.get_tool_calls_from_response(self, *args, **kwargs)
 
 
 class _OwnStructures(_Passing):
-    structured_predict = FunctionCallingLLM.structured_predict
+    def structured_predict(self, *args: Any, **kwargs: Any) -> Any:
+        return FunctionCallingLLM.structured_predict(self, *args, **kwargs)
 
 
 class _LosesToolRequired(_Passing):
@@ -149,7 +151,7 @@ class _ForgetsTheSystemPrompt(_Passing):
 
 def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
     """The base of the wrong wrappers below is right, so that each fails for its own mistake."""
-    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), _Passing) >= 60
+    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), lambda inner: _Passing(llm=inner)) >= 60
 
 
 @pytest.mark.parametrize(
@@ -175,5 +177,7 @@ def test_another_way_of_asking_for_a_structure_is_noticed(openai: Callable[..., 
     """A wrapper that asks for a structure by a tool, where the model itself would use a schema, sends another body."""
     with pytest.raises(AssertionError, match="structured_predict: bodies"):
         assert_llm_conformance(
-            lambda: openai(api_key=SECRET), _OwnStructures, requests=lambda: [r.body for r in llmock.requests]
+            lambda: openai(api_key=SECRET),
+            lambda inner: _OwnStructures(llm=inner),
+            requests=lambda: [r.body for r in llmock.requests],
         )
