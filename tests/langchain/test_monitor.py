@@ -593,7 +593,7 @@ def usage_of(into: dict[str, int], out: dict[str, int] | None = None) -> Usage |
         ({"cache_creation": 50, "ephemeral_5m_input_tokens": 50}, {}, {"cache_write_tokens": 50}),
     ],
 )
-def test_token_details_come_under_many_names(into: dict[str, int], out: dict[str, int], parts: dict[str, int]) -> None:
+def test_token_details_come_under_many_names(into: dict[str, int], out: dict[str, int], parts: dict[str, Any]) -> None:
     """Service tiers and Anthropic's cache lifetimes rename the details; each token lands where it belongs."""
     assert usage_of(into, out) == Usage(input_tokens=100, output_tokens=50, **parts)
 

@@ -51,7 +51,7 @@ def test_event_loops_share_a_window() -> None:
     """Calls of several event loops in several threads fill one window, and each loop wakes its own."""
     model = BatchingLLM(Echo(wait=_all_of(3)), max_batch_size=3, flush_interval=3600)
     with ThreadPoolExecutor(3) as threads:
-        asked = [threads.submit(lambda: asyncio.run(model.achat(_user()))) for _ in range(3)]  # type: ignore[arg-type]
+        asked = [threads.submit(lambda: asyncio.run(model.achat(_user()))) for _ in range(3)]
         replies = [one.result(SOON) for one in asked]
 
     assert len(replies) == 3
@@ -62,9 +62,10 @@ def test_threads_share_a_window() -> None:
     """Blocking calls of several threads fill one window."""
     model = BatchingLLM(Echo(), max_batch_size=2, flush_interval=3600)
     with ThreadPoolExecutor(2) as threads:
-        asked = [threads.submit(model.complete, "Hi"), threads.submit(model.chat, _user())]
-        assert [one.result(SOON) is not None for one in asked] == [True, True]
+        completed, chatted = threads.submit(model.complete, "Hi"), threads.submit(model.chat, _user())
+        said = completed.result(SOON).text, chatted.result(SOON).message.content
 
+    assert said == ("You asked: Hi", "You asked: Hi")
     assert model.stats().batches == 1
 
 
@@ -118,7 +119,7 @@ def test_blocking_streams_hold_a_slot_too() -> None:
 
     assert [c.delta for c in model.stream_chat(_user())] == ["one", " two"]
     assert [c.delta for c in model.stream_complete("Hi")] == ["one", " two"]
-    assert asyncio.run(model.acomplete("Hi")).text == "one two"  # type: ignore[arg-type]
+    assert asyncio.run(model.acomplete("Hi")).text == "one two"
     assert model.stats().in_flight == 0
 
 
@@ -129,7 +130,7 @@ def test_closing_releases_all_that_wait() -> None:
         while not model.stats().waiting and not asked.done():
             threading.Event().wait(0.001)
         model.close()
-        assert asked.result(SOON)
+        assert asked.result(SOON).message.content == "You asked: Hi"
 
 
 def test_an_argument_out_of_range_is_refused() -> None:

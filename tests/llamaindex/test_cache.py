@@ -54,7 +54,7 @@ async def _all(stream: Any) -> list[Any]:
 
 ENDPOINTS: dict[str, Callable[[LLM, str], Any]] = {
     "chat": lambda m, text: m.chat(_user(text)),
-    "achat": lambda m, text: asyncio.run(m.achat(_user(text))),  # type: ignore[arg-type]
+    "achat": lambda m, text: asyncio.run(m.achat(_user(text))),
     "stream_chat": lambda m, text: list(m.stream_chat(_user(text)))[-1],
     "astream_chat": lambda m, text: asyncio.run(_all(m.astream_chat(_user(text))))[-1],
 }

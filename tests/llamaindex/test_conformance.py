@@ -9,6 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.llms import LLM
 from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
 from llmock.pytest_plugin import LLMock
 
 from llamaindex_costopt import BatchingLLM, CachedLLM, RouterLLM
@@ -111,11 +112,13 @@ class _Decorated(_Passing):
 
 
 class _WithoutToolCalls(_Passing):
-    get_tool_calls_from_response = FunctionCallingLLM.get_tool_calls_from_response
+    def get_tool_calls_from_response(self, response: ChatResponse, *args: Any, **kwargs: Any) -> list[ToolSelection]:
+        return FunctionCallingLLM.get_tool_calls_from_response(self, response, *args, **kwargs)
 
 
 class _OwnStructures(_Passing):
-    structured_predict = FunctionCallingLLM.structured_predict
+    def structured_predict(self, output_cls: Any, prompt: Any, llm_kwargs: Any = None, **prompt_args: Any) -> Any:
+        return FunctionCallingLLM.structured_predict(self, output_cls, prompt, llm_kwargs, **prompt_args)
 
 
 class _LosesToolRequired(_Passing):
@@ -149,7 +152,7 @@ class _ForgetsTheSystemPrompt(_Passing):
 
 def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
     """The base of the wrong wrappers below is right, so that each fails for its own mistake."""
-    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), _Passing) >= 60
+    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), lambda m: _Passing(m)) >= 60
 
 
 @pytest.mark.parametrize(
@@ -168,12 +171,14 @@ def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
 def test_what_goes_wrong_is_noticed(wrong: type[_Passing], noticed: str) -> None:
     """Each known mistake of a wrapper fails the battery, and is named."""
     with pytest.raises(AssertionError, match=noticed):
-        assert_llm_conformance(lambda: Echo(api_key=SECRET), wrong)
+        assert_llm_conformance(lambda: Echo(api_key=SECRET), lambda m: wrong(m))
 
 
 def test_another_way_of_asking_for_a_structure_is_noticed(openai: Callable[..., LLM], llmock: LLMock) -> None:
     """A wrapper that asks for a structure by a tool, where the model itself would use a schema, sends another body."""
     with pytest.raises(AssertionError, match="structured_predict: bodies"):
         assert_llm_conformance(
-            lambda: openai(api_key=SECRET), _OwnStructures, requests=lambda: [r.body for r in llmock.requests]
+            lambda: openai(api_key=SECRET),
+            lambda m: _OwnStructures(m),
+            requests=lambda: [r.body for r in llmock.requests],
         )

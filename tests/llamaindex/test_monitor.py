@@ -78,7 +78,7 @@ def test_each_call_is_kept_once(ask: Any, handler: CostEventHandler) -> None:
 
     assert (real.model, real.provider, real.usage) == ("cheap", "echo", Usage(input_tokens=10, output_tokens=3))
     assert (real.cost, real.cache, real.tier) == (Decimal(13) / MILLION, None, "strong")
-    assert (hit.model, hit.provider, hit.usage, hit.cost) == ("cheap", "echo", real.usage, 0)
+    assert (hit.model, hit.provider, hit.usage, hit.cost) == ("cheap", "echo", real.usage, Decimal(0))
     assert hit.saved is not None
     assert (hit.cache, hit.saved.cache) == ("exact", real.cost)
     assert handler.failures == 0

@@ -44,11 +44,11 @@ async def _all(stream: Any) -> list[Any]:
 
 WAYS: dict[str, Callable[[RouterLLM, str], Any]] = {
     "chat": lambda r, text: r.chat(_user(text)),
-    "achat": lambda r, text: asyncio.run(r.achat(_user(text))),  # type: ignore[arg-type]
+    "achat": lambda r, text: asyncio.run(r.achat(_user(text))),
     "stream_chat": lambda r, text: list(r.stream_chat(_user(text)))[-1],
     "astream_chat": lambda r, text: asyncio.run(_all(r.astream_chat(_user(text))))[-1],
     "complete": lambda r, text: r.complete(text),
-    "acomplete": lambda r, text: asyncio.run(r.acomplete(text)),  # type: ignore[arg-type]
+    "acomplete": lambda r, text: asyncio.run(r.acomplete(text)),
     "stream_complete": lambda r, text: list(r.stream_complete(text))[-1],
     "astream_complete": lambda r, text: asyncio.run(_all(r.astream_complete(text)))[-1],
 }

@@ -16,7 +16,7 @@ from llm_costopt.types import Usage
 MILLION = 1_000_000
 
 
-def tokens(input_tokens: int = 0, output_tokens: int = 0, **parts: int) -> Usage:
+def tokens(input_tokens: int = 0, output_tokens: int = 0, **parts: Any) -> Usage:
     """Count the tokens of one call."""
     return Usage(input_tokens=input_tokens, output_tokens=output_tokens, **parts)
 
