@@ -150,9 +150,13 @@ class _ForgetsTheSystemPrompt(_Passing):
         return FunctionCallingLLM.predict(self, prompt, **prompt_args)
 
 
+def _around(wrapper: type[_Passing]) -> Wrap:
+    return lambda model: wrapper(llm=model)
+
+
 def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
     """The base of the wrong wrappers below is right, so that each fails for its own mistake."""
-    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), lambda m: _Passing(m)) >= 60
+    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), _around(_Passing)) >= 60
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
 def test_what_goes_wrong_is_noticed(wrong: type[_Passing], noticed: str) -> None:
     """Each known mistake of a wrapper fails the battery, and is named."""
     with pytest.raises(AssertionError, match=noticed):
-        assert_llm_conformance(lambda: Echo(api_key=SECRET), lambda m: wrong(m))
+        assert_llm_conformance(lambda: Echo(api_key=SECRET), _around(wrong))
 
 
 def test_another_way_of_asking_for_a_structure_is_noticed(openai: Callable[..., LLM], llmock: LLMock) -> None:
@@ -179,6 +183,6 @@ def test_another_way_of_asking_for_a_structure_is_noticed(openai: Callable[..., 
     with pytest.raises(AssertionError, match="structured_predict: bodies"):
         assert_llm_conformance(
             lambda: openai(api_key=SECRET),
-            lambda m: _OwnStructures(m),
+            _around(_OwnStructures),
             requests=lambda: [r.body for r in llmock.requests],
         )
