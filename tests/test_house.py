@@ -104,6 +104,7 @@ def test_importing_does_no_work(package: str) -> None:
 def test_public_names() -> None:
     """The public face is what is listed here, so that growing it is seen."""
     langchain = importlib.import_module("langchain_costopt")
+    llamaindex = importlib.import_module("llamaindex_costopt")
     core = importlib.import_module("llm_costopt")
 
     assert langchain.__all__ == [
@@ -116,12 +117,13 @@ def test_public_names() -> None:
         "cache_scope",
         "use_batch_api",
     ]
+    assert llamaindex.__all__ == ["BatchingLLM", "CachedLLM", "CostEventHandler", "RouterLLM", "cache_scope"]
     assert core.__all__ == [
         "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",
         "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError", "Prices",
         "Question", "QueueStats", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
     ]  # fmt: skip
-    for module in (langchain, core):
+    for module in (langchain, llamaindex, core):
         assert all(getattr(module, name).__module__.startswith(PACKAGES) for name in module.__all__)
         assert dir(module) == module.__all__
 
@@ -134,17 +136,24 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = module.SemanticCash
 
 
-def test_a_missing_host_names_the_install_line() -> None:
-    """Without LangChain installed, using a name of its package says what to install."""
+@pytest.mark.parametrize(
+    ("host", "package", "name", "extra"),
+    [
+        ("langchain_core", "langchain_costopt", "SemanticCache", "langchain"),
+        ("llama_index", "llamaindex_costopt", "CachedLLM", "llamaindex"),
+    ],
+)
+def test_a_missing_host_names_the_install_line(host: str, package: str, name: str, extra: str) -> None:
+    """Without a host installed, using a name of its package says what to install."""
     code = (
-        "import sys; sys.modules['langchain_core'] = None\n"
-        "import langchain_costopt\n"
-        "try: langchain_costopt.SemanticCache\n"
+        f"import sys; sys.modules[{host!r}] = None\n"
+        f"import {package}\n"
+        f"try: {package}.{name}\n"
         "except ImportError as error: print(error)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
-    assert "pip install 'llm-costopt[langchain]'" in out.stdout
+    assert f"pip install 'llm-costopt[{extra}]'" in out.stdout
 
 
 def test_functions_are_short() -> None:

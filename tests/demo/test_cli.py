@@ -240,3 +240,21 @@ def test_calibrate_refuses_what_makes_no_sense(arguments: list[str], message: st
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "router.json").exists()
+
+
+def test_a_log_is_replayed_in_the_other_host(tmp_path: Path) -> None:
+    """`--host llamaindex` sends a log through LlamaIndex's models, and `make demo HOST=…` asks for that."""
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"text": "How do I reset my password?"}\n' * 3, encoding="utf-8")
+    done = _run("demo", "--host", "llamaindex", "--requests", str(log), "--json")
+    asked = subprocess.run(
+        ["make", "--dry-run", "--assume-old=.venv/.installed", "demo", "HOST=llamaindex"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["after"]["hit_rate"] == pytest.approx(2 / 3)
+    assert "llm-costopt demo --host llamaindex" in asked.stdout

@@ -9,6 +9,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.llms import LLM
 from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
 from llmock.pytest_plugin import LLMock
 
 from llamaindex_costopt import BatchingLLM, CachedLLM, RouterLLM
@@ -111,13 +112,13 @@ class _Decorated(_Passing):
 
 
 class _WithoutToolCalls(_Passing):
-    def get_tool_calls_from_response(self, *args: Any, **kwargs: Any) -> Any:
-        return FunctionCallingLLM.get_tool_calls_from_response(self, *args, **kwargs)
+    def get_tool_calls_from_response(self, response: ChatResponse, *args: Any, **kwargs: Any) -> list[ToolSelection]:
+        return FunctionCallingLLM.get_tool_calls_from_response(self, response, *args, **kwargs)
 
 
 class _OwnStructures(_Passing):
-    def structured_predict(self, *args: Any, **kwargs: Any) -> Any:
-        return FunctionCallingLLM.structured_predict(self, *args, **kwargs)
+    def structured_predict(self, output_cls: Any, prompt: Any, llm_kwargs: Any = None, **prompt_args: Any) -> Any:
+        return FunctionCallingLLM.structured_predict(self, output_cls, prompt, llm_kwargs, **prompt_args)
 
 
 class _LosesToolRequired(_Passing):
@@ -149,9 +150,13 @@ class _ForgetsTheSystemPrompt(_Passing):
         return FunctionCallingLLM.predict(self, prompt, **prompt_args)
 
 
+def _around(wrapper: type[_Passing]) -> Wrap:
+    return lambda model: wrapper(llm=model)
+
+
 def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
     """The base of the wrong wrappers below is right, so that each fails for its own mistake."""
-    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), lambda inner: _Passing(llm=inner)) >= 60
+    assert assert_llm_conformance(lambda: Echo(api_key=SECRET), _around(_Passing)) >= 60
 
 
 @pytest.mark.parametrize(
@@ -170,7 +175,7 @@ def test_a_wrapper_that_passes_calls_on_is_not_noticed() -> None:
 def test_what_goes_wrong_is_noticed(wrong: type[_Passing], noticed: str) -> None:
     """Each known mistake of a wrapper fails the battery, and is named."""
     with pytest.raises(AssertionError, match=noticed):
-        assert_llm_conformance(lambda: Echo(api_key=SECRET), wrong)
+        assert_llm_conformance(lambda: Echo(api_key=SECRET), _around(wrong))
 
 
 def test_another_way_of_asking_for_a_structure_is_noticed(openai: Callable[..., LLM], llmock: LLMock) -> None:
@@ -178,6 +183,6 @@ def test_another_way_of_asking_for_a_structure_is_noticed(openai: Callable[..., 
     with pytest.raises(AssertionError, match="structured_predict: bodies"):
         assert_llm_conformance(
             lambda: openai(api_key=SECRET),
-            lambda inner: _OwnStructures(llm=inner),
+            _around(_OwnStructures),
             requests=lambda: [r.body for r in llmock.requests],
         )
