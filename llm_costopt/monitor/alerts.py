@@ -47,7 +47,7 @@ class Alerts:
     """Judge what calls cost as they end: `CostCallbackHandler(on_record=alerts)`, `RouterChatModel(on_score=alerts.score)`.
 
     Of several processes each tells its sinks; with `summary=` let one of them look, and the others not listen.
-    A call only adds to totals (about 15 µs); a thread of its own judges and tells the sinks. What a sink, a budget or
+    A call only adds to totals (about 13 µs); a thread of its own judges and tells the sinks. What a sink, a budget or
     a summary fails at is counted in `failures`, and the others are told. Totals begin with the process; earlier records
     can be told to it again: `for record in ledger.records(since): alerts(record)`.
 
