@@ -1,6 +1,8 @@
 """Alerts in process: each kind fires and does not fire, once, with hysteresis and floors, and never reaches a call."""
 
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -313,6 +315,32 @@ def test_a_thread_looks_by_itself() -> None:
         thread.join(SOON)
 
     assert threads() == []
+
+
+_FORKED = """
+import os, signal
+from llm_costopt.monitor.alerts import Alerts
+from llm_costopt.types import CallRecord
+told = []
+alerts = Alerts([lambda alert: told.append(alert.about)], every=None, clock=lambda: 0.0)
+alerts(CallRecord(id="a", at=0.0, model="parent's", cost=None))
+with alerts._windows._lock:
+    child = os.fork()
+if not child:
+    signal.alarm(10)
+    alerts(CallRecord(id="b", at=0.0, model="child's", cost=None))
+alerts.check()
+print(told, flush=True)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_child_begins_anew() -> None:
+    """A lock that was held at the fork does not hold the child's calls up, and the parent's calls are not told twice."""
+    done = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, check=True, timeout=60)
+
+    assert sorted(done.stdout.splitlines()) == ['["child\'s"]', '["parent\'s"]']
 
 
 def test_the_kinds_and_thresholds_are_those_of_prometheus() -> None:

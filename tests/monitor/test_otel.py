@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -171,6 +173,48 @@ def test_what_fails_inside_is_counted(memory: Memory) -> None:
     exporter("no record")  # type: ignore[arg-type]
 
     assert exporter.failures >= 1
+
+
+def test_both_travel_as_otlp() -> None:
+    """What an OTLP receiver gets, as Datadog's agent is one, holds the metrics and the span under their names."""
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the OTLP exporter is not installed")
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    got: dict[str, bytes] = {}
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter(f"{url}/metrics"))])
+        tracers = TracerProvider()
+        tracers.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{url}/traces")))
+        OtelExporter(costs=True, spans=True, meter_provider=meters, tracer_provider=tracers)(CALL)
+        meters.shutdown()
+        tracers.shutdown()
+        server.shutdown()
+        thread.join()
+
+    metrics = ExportMetricsServiceRequest.FromString(got["/metrics"])
+    traces = ExportTraceServiceRequest.FromString(got["/traces"])
+    names = {m.name for r in metrics.resource_metrics for s in r.scope_metrics for m in s.metrics}
+    assert names == {
+        "gen_ai.client.token.usage", "gen_ai.client.operation.duration", "llm_cost_usd", "llm_savings_usd"
+    }  # fmt: skip
+    assert [s.name for r in traces.resource_spans for c in r.scope_spans for s in c.spans] == ["chat gpt-4o-2024-08-06"]
 
 
 def test_without_an_sdk_nothing_happens() -> None:
