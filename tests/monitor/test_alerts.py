@@ -201,6 +201,21 @@ def test_unknown_prices_are_told_by_model_and_end_after_an_hour() -> None:
     assert desk.seen() == [("LLMUnpricedRequests", "new", "resolved")]
 
 
+def test_a_record_counts_once_and_models_stay_few() -> None:
+    """A record that is told twice is one; from the 101st model without a price on, they are told as `other`; a score of an unknown call is none."""
+    desk = Desk()
+    (name,) = desk.calls(1, model="twice", cost=None)
+    desk.alerts(CallRecord(id=name, at=desk.now, model="twice", cost=None))
+    for n in range(120):
+        desk.calls(1, model=f"ft:{n}", cost=None)
+    desk.alerts.score("unheard of", 0.0)
+    desk.alerts.check()
+    told = {alert.about: alert.value for alert in desk.told}
+
+    assert len(told) == 101
+    assert (told["twice"], told["other"]) == (1, 21)
+
+
 @pytest.mark.parametrize(
     ("day", "wrong", "fires"),
     [
