@@ -37,7 +37,7 @@ class PrometheusExporter:
 
     Labels are the model, the provider, the operation (`chat`, `batch`, `shadow`) and how the cache answered; never a
     request, a user or a tag. From the 101st model on, models are called `other`. It never raises: what fails inside is
-    counted in `failures`. A record takes about 20 µs.
+    counted in `failures`. A record takes about 35 µs.
 
     With `PROMETHEUS_MULTIPROC_DIR` set before the program starts, the totals of all processes that share the
     directory are served.
@@ -158,7 +158,8 @@ class PrometheusExporter:
         if record.cost is not None:
             self._cost.labels(*call).inc(float(record.cost))
         for source, amount in news.saved.items():
-            (self._saved if amount > 0 else self._lost).labels(source).inc(abs(float(amount)))
+            if amount:
+                (self._saved if amount > 0 else self._lost).labels(source).inc(abs(float(amount)))
 
     def _model(self, name: str | None) -> str:
         if name is None:

@@ -681,7 +681,10 @@ def test_tls_by_the_url(make: Make, redis_server: RedisServer, tmp_path: Path) -
 
 def test_a_cluster_of_one_node(make: Make) -> None:
     """In cluster mode all keys of a lookup lie in one slot, so that nothing crosses slots."""
-    with RedisServer("--cluster-enabled", "yes") as server:
+    with socket.socket() as free:  # the usual one is 10,000 above the port, where there may be none
+        free.bind(("127.0.0.1", 0))
+        bus = str(free.getsockname()[1])
+    with RedisServer("--cluster-enabled", "yes", "--cluster-port", bus) as server:
         with redis.Redis.from_url(server.url, protocol=2) as raw:
             raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
             give_up = time.monotonic() + SLOW

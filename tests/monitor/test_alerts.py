@@ -1,6 +1,8 @@
 """Alerts in process: each kind fires and does not fire, once, with hysteresis and floors, and never reaches a call."""
 
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -199,6 +201,21 @@ def test_unknown_prices_are_told_by_model_and_end_after_an_hour() -> None:
     assert desk.seen() == [("LLMUnpricedRequests", "new", "resolved")]
 
 
+def test_a_record_counts_once_and_models_stay_few() -> None:
+    """A record that is told twice is one; from the 101st model without a price on, they are told as `other`; a score of an unknown call is none."""
+    desk = Desk()
+    (name,) = desk.calls(1, model="twice", cost=None)
+    desk.alerts(CallRecord(id=name, at=desk.now, model="twice", cost=None))
+    for n in range(120):
+        desk.calls(1, model=f"ft:{n}", cost=None)
+    desk.alerts.score("unheard of", 0.0)
+    desk.alerts.check()
+    told = {alert.about: alert.value for alert in desk.told}
+
+    assert len(told) == 101
+    assert (told["twice"], told["other"]) == (1, 21)
+
+
 @pytest.mark.parametrize(
     ("day", "wrong", "fires"),
     [
@@ -313,6 +330,32 @@ def test_a_thread_looks_by_itself() -> None:
         thread.join(SOON)
 
     assert threads() == []
+
+
+_FORKED = """
+import os, signal
+from llm_costopt.monitor.alerts import Alerts
+from llm_costopt.types import CallRecord
+told = []
+alerts = Alerts([lambda alert: told.append(alert.about)], every=None, clock=lambda: 0.0)
+alerts(CallRecord(id="a", at=0.0, model="parent's", cost=None))
+with alerts._windows._lock:
+    child = os.fork()
+if not child:
+    signal.alarm(10)
+    alerts(CallRecord(id="b", at=0.0, model="child's", cost=None))
+alerts.check()
+print(told, flush=True)
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_child_begins_anew() -> None:
+    """A lock that was held at the fork does not hold the child's calls up, and the parent's calls are not told twice."""
+    done = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, check=True, timeout=60)
+
+    assert sorted(done.stdout.splitlines()) == ['["child\'s"]', '["parent\'s"]']
 
 
 def test_the_kinds_and_thresholds_are_those_of_prometheus() -> None:

@@ -83,3 +83,14 @@ def test_a_score_of_a_rejected_draft_is_about_nothing() -> None:
 
         assert stream.about("draft") is None
         assert stream.about("strong") == "router"
+
+
+def test_a_draft_is_charged_once() -> None:
+    """Two calls that name the same draft, as after a retry, take its savings back once."""
+    stream = Stream()
+    stream.read(DRAFT)
+    first, second = stream.read(STRONG), stream.read(replace(STRONG, id="again"))
+
+    assert first is not None
+    assert second is not None
+    assert (first.saved["router"], second.saved["router"]) == (Decimal(-3), Decimal(0))
