@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +243,7 @@ def test_calibrate_refuses_what_makes_no_sense(arguments: list[str], message: st
     assert not (tmp_path / "router.json").exists()
 
 
+@pytest.mark.skipif(find_spec("llama_index") is None, reason="LlamaIndex is not installed")
 def test_a_log_is_replayed_in_the_other_host(tmp_path: Path) -> None:
     """`--host llamaindex` sends a log through LlamaIndex's models, and `make demo HOST=…` asks for that."""
     log = tmp_path / "log.jsonl"

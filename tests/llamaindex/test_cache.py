@@ -247,6 +247,13 @@ def test_what_differs_besides_the_question_must_be_the_same(other: Any, cached: 
     assert _kind(other(cached)) == "exact"
 
 
+def test_another_key_of_the_same_account_finds_the_same_answers(cached: CachedLLM) -> None:
+    """A model's key is no part of a request: a new one does not empty the cache."""
+    cached.chat(_user(ASKED))
+
+    assert _kind(CachedLLM(Echo(api_key="sk-new"), cache=cached.cache).chat(_user(ASKED))) == "exact"
+
+
 def test_tenants_share_nothing(cached: CachedLLM) -> None:
     """`cache_scope` keeps tenants apart, as in LangChain."""
     with cache_scope(tenant="a"):

@@ -183,6 +183,16 @@ def test_a_hit_in_front_of_a_router_is_held_against_the_strong_model(handler: Co
     assert hit.saved.cache == Decimal(11 * 100) / MILLION
 
 
+def test_nothing_is_remembered_of_what_has_ended(handler: CostEventHandler) -> None:
+    """Calls and spans that have ended or failed leave nothing behind."""
+    Echo().chat(_user())
+    list(Echo().stream_chat(_user()))
+    with pytest.raises(RuntimeError):
+        Echo(replies=[RuntimeError("down")]).chat(_user())
+
+    assert (len(handler._running), len(handler._spans._parents)) == (0, 0)
+
+
 def test_installing_twice_counts_once_and_uninstalling_stops() -> None:
     """A handler listens once however often it is installed, and not at all afterwards."""
     handler = CostEventHandler(prices=PRICES).install().install()

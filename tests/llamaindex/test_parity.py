@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 import langchain_costopt.demo
-import llamaindex_costopt.demo
 from llm_costopt.demo.log import read_log
 from llm_costopt.demo.result import Result, Served
 from llm_costopt.demo.run import Models
 from llm_costopt.types import CallRecord
+
+pytest.importorskip("llama_index.core", reason="both hosts are needed")
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,8 @@ def results() -> tuple[Result, Result]:
         random.seed(0)
         result: Result = host.replay(read_log(), models=Models())
         return result
+
+    import llamaindex_costopt.demo
 
     return played(langchain_costopt.demo), played(llamaindex_costopt.demo)
 

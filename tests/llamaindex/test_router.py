@@ -169,7 +169,8 @@ def test_tool_required_reaches_the_body(openai: Callable[..., LLM], llmock: LLMo
 def test_a_tool_loop_stays_on_its_tier() -> None:
     """What the strong tier asked of a tool is answered by it, though the next step alone would be a simple one."""
     cheap, strong = Echo(name="cheap"), Echo(name="strong")
-    router = RouterLLM(cheap=cheap, strong=strong)
+    levels: Any = iter(["complex", "simple"])
+    router = RouterLLM(cheap=cheap, strong=strong, complexity=lambda _: (next(levels), "a test"))
 
     async def ask() -> Any:
         agent = FunctionAgent(tools=[weather_tool()], llm=router)
