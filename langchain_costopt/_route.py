@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
 from langchain_costopt._front import Front, as_chunk
 from langchain_costopt._judge import judge_of
-from langchain_costopt._usage import usage
+from langchain_costopt._usage import is_from_cache, usage
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
@@ -146,7 +146,9 @@ class Route:
         for attempt in outcome.attempts:
             said = message if attempt is outcome.attempts[-1] else _raw(attempt.reply)
             used = usage(said) if said is not None else None
-            run.settle(attempt.call, usd=self._cost(attempt.call, used), written=used.output_tokens if used else None)
+            is_hit = said is not None and is_from_cache(said.usage_metadata)  # of a cache below the router
+            usd = 0.0 if is_hit else self._cost(attempt.call, used)
+            run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         run.finish(outcome, answer, lambda tier: _answer(self._beside(tier, config)))
 
     def _cost(self, call: Call, used: Usage | None) -> float | None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import ConfigurableField
 
@@ -320,3 +321,15 @@ def test_a_fall_back_is_one_request(call: Any) -> None:
 
     assert (summary.requests, summary.calls, summary.errors) == (1, 2, 1)
     assert request.failed is False
+
+
+@each_colour
+def test_a_hit_below_the_router_costs_nothing(call: Any) -> None:
+    """What the cache of a tier answers is not charged to a budget."""
+    budget = Budget(1)
+    router = routed(cheap(SURE).model_copy(update={"cache": InMemoryCache()}), budgets=[budget])
+    call(router, SIMPLE)
+    paid = budget.spent
+    call(router, SIMPLE)
+
+    assert budget.spent == paid > 0
