@@ -189,14 +189,20 @@ def _counts(task: str, text: str) -> tuple[float, ...]:
         float(not _NEGATIONS.isdisjoint(distinct) or "n't" in lower or "n’t" in lower),
         float(not _CONCLUSIONS.isdisjoint(distinct) or bool(_CONCLUDES.search(lower))),
         float("```" in text),
-        math.log1p(len(_WORD.findall(task))),
+        math.log1p(_asked(task)[0]),
         *_counts_of_numbers(task, text),
     )
 
 
+@lru_cache(maxsize=64)
+def _asked(task: str) -> tuple[int, tuple[float, ...]]:
+    """Count the words of a task and read its numbers, once for all of its drafts."""
+    return len(_WORD.findall(task)), tuple([float(x.replace(",", "")) for x in _NUMBER.findall(task)])
+
+
 def _counts_of_numbers(task: str, text: str) -> tuple[float, ...]:
     numbers = [float(x.replace(",", "")) for x in _NUMBER.findall(text)]
-    asked = [float(x.replace(",", "")) for x in _NUMBER.findall(task)]
+    asked = _asked(task)[1]
     given, used = set(asked), set(numbers)
     equations = [(_value(left), _number(right)) for left, right in _EQUATION.findall(_DECORATION.sub("", text))]
     wrong = sum(abs(left - right) > max(0.011 * abs(right), 0.051) for left, right in equations)
