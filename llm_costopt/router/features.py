@@ -204,7 +204,8 @@ def _counts_of_numbers(task: str, text: str) -> tuple[float, ...]:
     numbers = [float(x.replace(",", "")) for x in _NUMBER.findall(text)]
     asked = _asked(task)[1]
     given, used = set(asked), set(numbers)
-    equations = [(_value(left), _number(right)) for left, right in _EQUATION.findall(_DECORATION.sub("", text))]
+    found = _EQUATION.findall(_DECORATION.sub("", text)) if "=" in text else ()
+    equations = [(_value(left), _number(right)) for left, right in found]
     wrong = sum(abs(left - right) > max(0.011 * abs(right), 0.051) for left, right in equations)
     last = numbers[-1] if numbers else None
     return (
