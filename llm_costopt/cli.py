@@ -23,6 +23,7 @@ from llm_costopt.demo.result import Result
 from llm_costopt.demo.run import Models
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
+from llm_costopt.monitor.estimate_cli import estimate_
 from llm_costopt.monitor.rules_cli import dashboard, rules
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Host(StrEnum):
 app.command()(ab)
 app.command()(rules)
 app.command()(dashboard)
+app.command("estimate")(estimate_)
 
 
 @app.callback()
