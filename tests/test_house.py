@@ -13,7 +13,7 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported")
+SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported", "switch")
 
 HEAVY = (
     "numpy",

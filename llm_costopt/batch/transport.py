@@ -5,6 +5,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
+from llm_costopt import switch
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.wire import Ask, Reply
 
@@ -125,7 +126,8 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
 
 
 def _may_travel(request: Any) -> bool:
-    return request.method == "POST" and str(request.url.path).endswith(_PATHS)
+    """Tell whether *request* is one of a chat, and the kill switch does not send it straight through."""
+    return request.method == "POST" and str(request.url.path).endswith(_PATHS) and switch.mode() == "on"
 
 
 def _ask(request: Any, body: bytes) -> Ask:
