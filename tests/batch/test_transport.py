@@ -82,17 +82,17 @@ def test_blocking_callers_share_a_batch(queue: BatchQueue) -> None:
     assert len(provider.batches) == 1
 
 
-@pytest.mark.parametrize("said", ["off", "observe"])
+@pytest.mark.parametrize("mode", ["off", "observe"])
 async def test_the_kill_switch_asks_in_real_time(
-    queue: BatchQueue, llmock: LLMock, monkeypatch: pytest.MonkeyPatch, said: str
+    queue: BatchQueue, llmock: LLMock, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """With `LLM_COSTOPT=off` both transports pass chat requests through at once; without it they travel as rows again."""
-    monkeypatch.setenv("LLM_COSTOPT", said)
+    monkeypatch.setenv("LLM_COSTOPT", mode)
     client = client_of(queue, llmock.url)
     with httpx.Client(transport=BatchTransport(queue)) as http:
         blocking = OpenAI(base_url=f"{llmock.url}/v1", api_key="k", http_client=http)
-        create = blocking.chat.completions.create
-        assert await asyncio.to_thread(create, model="gpt-4o-mini", messages=[{"role": "user", "content": "blocking"}])
+        said = blocking.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "at once"}])
+    assert said.choices[0].message.content
     assert await ask(client, "now")
     assert [r.path for r in llmock.requests] == ["/v1/chat/completions"] * 2
     assert queue.stats().rows == {}
