@@ -6,16 +6,16 @@ So a summary of a million calls reads a few thousand rows, is exact whoever writ
 import math
 
 COUNTS = {
-    "requests": "request",
-    "priced": "request AND cost IS NOT NULL",
+    "requests": "is_request",
+    "priced": "is_request AND cost IS NOT NULL",
     "calls": "cache IS NULL",
     "shadow_calls": "shadow",
     "errors": "error IS NOT NULL",
-    "exact": "request AND cache IS 'exact'",
-    "semantic": "request AND cache IS 'semantic'",
-    "routed": "request AND coalesce(complexity, replaces) IS NOT NULL",
-    "escalated": "request AND replaces IS NOT NULL",
-    "timed": "request AND NOT batch AND latency IS NOT NULL",
+    "exact": "is_request AND cache IS 'exact'",
+    "semantic": "is_request AND cache IS 'semantic'",
+    "routed": "is_request AND coalesce(complexity, replaces) IS NOT NULL",
+    "escalated": "is_request AND replaces IS NOT NULL",
+    "timed": "is_request AND NOT batch AND latency IS NOT NULL",
     "micros": "iif(shadow OR batch OR latency IS NULL, 0, CAST(round(latency * 1e6) AS INTEGER))",
     "unpriced": "cost IS NULL AND error IS NULL",
     "paid": "cache IS NULL AND cost IS NOT NULL",
@@ -25,6 +25,7 @@ COUNTS = {
     "saved_cache": "coalesce(saved_cache, 0)",
     "saved_router": "coalesce(saved_router, 0)",
     "saved_batch": "coalesce(saved_batch, 0)",
+    "saved_prompt_cache": "coalesce(saved_prompt_cache, 0)",
 }
 """What one call adds to each figure: all of them whole numbers, whose sums do not depend on the order."""
 
@@ -42,9 +43,9 @@ def _add(sign: str, row: str) -> str:
 
 SCHEMA = f"""
 CREATE VIEW counted AS
-SELECT id, at, CAST(at AS INTEGER) / 3600 AS hour, coalesce(model, 'unknown') AS model, tags,
+SELECT id, at, CAST(at AS INTEGER) / 3600 AS hour, coalesce(model, 'unknown') AS model, tags, endpoint, tenant,
        {", ".join(f"{amount} AS {name}" for name, amount in COUNTS.items())}
-FROM (SELECT *, NOT (rejected OR shadow) AS request FROM calls);
+FROM (SELECT *, NOT (rejected OR shadow) AS is_request FROM calls);
 CREATE TABLE hours (
     hour INTEGER NOT NULL,
     model TEXT NOT NULL,
@@ -56,6 +57,16 @@ CREATE TRIGGER calls_changing BEFORE UPDATE ON calls BEGIN {_add("-", "OLD")} EN
 CREATE TRIGGER calls_changed AFTER UPDATE ON calls BEGIN {_add("", "NEW")} END;
 INSERT INTO hours (hour, model, {_NAMES})
 SELECT hour, model, {", ".join(f"sum({name})" for name in COUNTS)} FROM counted GROUP BY 1, 2
+"""
+
+# For a table that grows a column: SQLite checks views and triggers when a column comes, and the sums are made anew.
+DROP = """
+DROP TRIGGER IF EXISTS calls_added;
+DROP TRIGGER IF EXISTS calls_changing;
+DROP TRIGGER IF EXISTS calls_changed;
+DROP TRIGGER IF EXISTS calls_forgotten;
+DROP VIEW IF EXISTS counted;
+DROP TABLE IF EXISTS hours
 """
 
 _SUMS = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)

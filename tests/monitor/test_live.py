@@ -112,5 +112,5 @@ def test_an_alert_arrives_and_every_panel_has_series() -> None:
         causes = {s["metric"]["source"] for s in stack.query("llm_savings_usd_total > 0")}
 
     assert "house-llm" in models
-    assert causes == {"cache", "router", "batch"}
+    assert causes == {"cache", "router", "batch", "prompt_cache"}
     assert exporter.failures == 0
