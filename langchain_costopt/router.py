@@ -24,15 +24,19 @@ from langchain_costopt._front import front
 from langchain_costopt._memory import memory_for
 from langchain_costopt._route import Route, model_name
 from llm_costopt.monitor.prices import Price
+from llm_costopt.presets import Preset
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
 from llm_costopt.router.cooldown import COOL_DOWN
 from llm_costopt.router.decision import Decision
 from llm_costopt.router.learned import LearnedRules
+from llm_costopt.router.policy import Cascade
 from llm_costopt.router.router import Memory, Router
+from llm_costopt.router.settings import here_of, spelled_out, told_apart, with_preset
 from llm_costopt.router.shadow import Judge
 from llm_costopt.router.spending import Budget
 from llm_costopt.router.start import rule_name
+from llm_costopt.switch import Mode
 
 _SILENT = RunnableConfig(callbacks=[])
 """For tiers whose run is reported by the router itself."""
@@ -57,8 +61,16 @@ class RouterChatModel(BaseChatModel):
 
     tiers: list[BaseChatModel] = Field(min_length=1)
     """The models, from the cheapest to the strongest."""
+    preset: Preset = "balanced"
+    """How far to go: the default of `cascade` and `threshold`, see `llm_costopt.presets.ROUTER`."""
+    mode: Mode = "on"
+    """`observe`: the strongest tier answers, and what would have been asked is noted; `off`: it answers at once."""
+    cascade: Cascade = "medium"
+    """Which requests may get a draft that is judged: `never` any, the `medium` ones, or `always` all that are not simple."""
     threshold: float = Field(default=0.7, ge=0, le=1)
     """The least confidence at which an answer of any tier but the last is kept, where no target is given."""
+    endpoints: dict[str, Any] = Field(default_factory=dict)
+    """What holds inside `with endpoint(name):` instead: a preset, a mode, or a mapping of `preset`, `mode`, `cascade`, `threshold`."""
     target_quality: float | None = Field(default=None, gt=0, le=1, exclude=True)
     """Share of the strongest tier's quality to keep, with 95 % confidence."""
     max_strong_share: float | None = Field(default=None, ge=0, le=1, exclude=True)
@@ -99,7 +111,7 @@ class RouterChatModel(BaseChatModel):
         """Take *tiers*, or *cheap* and *strong*; *options* are the other fields."""
         if (tiers is None) is (cheap is None or strong is None) or (cheap is None) is not (strong is None):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
-        super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **options})
+        super().__init__(**{"tiers": [cheap, strong] if tiers is None else tiers, **with_preset(options)})
         if self.memory is None:
             self.memory = memory_for(self)
 
@@ -112,11 +124,15 @@ class RouterChatModel(BaseChatModel):
             memory=self.memory,
             complexity=self.complexity,
             confidence=self.confidence,
-            threshold=self.threshold,
+            **self._here(),
             budgets=self.budgets,
             control=self.control_share,
             on_score=self.on_score,
         )
+
+    def _here(self) -> dict[str, Any]:
+        """Say what holds for the present call: its endpoint and the kill switch have a word in it."""
+        return here_of(self.endpoints, mode=self.mode, cascade=self.cascade, threshold=self.threshold)
 
     def explain(self, input: LanguageModelInput, **options: Any) -> Decision:  # noqa: A002 - the host's name
         """Say what would be decided about a request, and why, without asking any model; *options* are those of `invoke`."""
@@ -158,6 +174,11 @@ class RouterChatModel(BaseChatModel):
         assert self.memory is not None  # noqa: S101
         return self.memory.learned
 
+    @field_validator("endpoints", mode="after")
+    @classmethod
+    def _spelled_out(cls, endpoints: dict[str, Any]) -> dict[str, Any]:
+        return spelled_out(endpoints)
+
     @field_validator("tiers", mode="before")
     @classmethod
     def _are_unbound(cls, models: Any) -> Any:
@@ -193,7 +214,7 @@ class RouterChatModel(BaseChatModel):
         return {
             # What the host itself keys a cache by.
             "tiers": [tier._get_llm_string() for tier in self.tiers],  # noqa: SLF001
-            "threshold": self.threshold,
+            **told_apart(self._here()),
             "complexity": rule_name(self.complexity),
             "confidence": rule_name(self.confidence),
             "learned": self.learned and self.learned.fingerprint,

@@ -9,7 +9,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr, field_validator
 
 from llamaindex_costopt._convert import MARK, identity, message_tool_calls, messages_of, model_of
 from llamaindex_costopt._lookup import Lookup
@@ -20,16 +20,20 @@ from llamaindex_costopt._wrapper import MIRRORED
 from llamaindex_costopt.cache import lookup_of
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.monitor.prices import Price, Prices
+from llm_costopt.presets import Preset
 from llm_costopt.recent import Recent
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
 from llm_costopt.router.cooldown import COOL_DOWN
 from llm_costopt.router.decision import Decision
 from llm_costopt.router.learned import LearnedRules, Targets
+from llm_costopt.router.policy import Cascade
 from llm_costopt.router.router import Memory, Router
+from llm_costopt.router.settings import here_of, spelled_out, told_apart, with_preset
 from llm_costopt.router.shadow import Judge
 from llm_costopt.router.spending import Budget
 from llm_costopt.router.start import Model, memory_of, rule_name
+from llm_costopt.switch import Mode
 
 _SAME = ("system_prompt", "output_parser", "query_wrapper_prompt")
 """What the host adds to a prompt, or makes of a reply, before a model sees it: it cannot differ between the tiers."""
@@ -53,8 +57,16 @@ class RouterLLM(FunctionCallingLLM):
 
     tiers: list[LLM] = Field(min_length=1, exclude=True)
     """The models, from the cheapest to the strongest."""
+    preset: Preset = "balanced"
+    """How far to go: the default of `cascade` and `threshold`, see `llm_costopt.presets.ROUTER`."""
+    mode: Mode = "on"
+    """`observe`: the strongest tier answers, and what would have been asked is noted; `off`: it answers at once."""
+    cascade: Cascade = "medium"
+    """Which requests may get a draft that is judged: `never` any, the `medium` ones, or `always` all that are not simple."""
     threshold: float = Field(default=0.7, ge=0, le=1)
     """The least confidence at which an answer of any tier but the last is kept, where no target is given."""
+    endpoints: dict[str, Any] = Field(default_factory=dict)
+    """What holds inside `with endpoint(name):` instead: a preset, a mode, or a mapping of `preset`, `mode`, `cascade`, `threshold`."""
     target_quality: float | None = Field(default=None, gt=0, le=1)
     """Share of the strongest tier's quality to keep, with 95 % confidence."""
     max_strong_share: float | None = Field(default=None, ge=0, le=1)
@@ -100,11 +112,16 @@ class RouterLLM(FunctionCallingLLM):
             raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
         models = [m for m in (cheap, strong) if m is not None] if tiers is None else list(tiers)
         mirrored = _mirrored(models) if all(isinstance(m, LLM) for m in models) else {}
-        super().__init__(tiers=models, **mirrored | options)
+        super().__init__(tiers=models, **mirrored | with_preset(options))
         for name in options.keys() & set(MIRRORED):
             setattr(self, name, options[name])
         if self.memory is None:
             self.memory = _memory_of(self)
+
+    @field_validator("endpoints", mode="after")
+    @classmethod
+    def _spelled_out(cls, endpoints: dict[str, Any]) -> dict[str, Any]:
+        return spelled_out(endpoints)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A rate limiter stays with the model whose rate it limits.
@@ -140,11 +157,15 @@ class RouterLLM(FunctionCallingLLM):
             memory=self.memory,
             complexity=self.complexity,
             confidence=self.confidence,
-            threshold=self.threshold,
+            **self._here(),
             budgets=self.budgets,
             control=self.control_share,
             on_score=self.on_score,
         )
+
+    def _here(self) -> dict[str, Any]:
+        """Say what holds for the present call: its endpoint and the kill switch have a word in it."""
+        return here_of(self.endpoints, mode=self.mode, cascade=self.cascade, threshold=self.threshold)
 
     @property
     def answered(self) -> Recent[str, tuple[int, float]]:
@@ -221,7 +242,7 @@ class RouterLLM(FunctionCallingLLM):
         """Say all that an answer depends on, for the key of a cache."""
         return {
             "tiers": [identity(tier) for tier in self.tiers],
-            "threshold": self.threshold,
+            **told_apart(self._here()),
             "complexity": rule_name(self.complexity),
             "confidence": rule_name(self.confidence),
             "learned": self.learned and self.learned.fingerprint,

@@ -13,7 +13,19 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported", "endpoints", "switch")
+SHARED = (
+    "types",
+    "errors",
+    "flow",
+    "faults",
+    "database",
+    "recent",
+    "reported",
+    "endpoints",
+    "switch",
+    "presets",
+    "observed",
+)
 
 HEAVY = (
     "numpy",
