@@ -63,7 +63,7 @@ def by_endpoint(table: Table, endpoints: Endpoints, allowed: Iterable[str]) -> d
             )
         checked(options.get("mode", "on"))
         preset = options.pop("preset", None)
-        found[endpoint] = options if preset is None else chosen(table, preset, options)
+        found[endpoint] = options if preset is None else {**_preset(table, preset), **options}
     return found
 
 
