@@ -6,8 +6,9 @@ everything again. Keys of accounts are never written; prompts are, until they ar
 
 import json
 import os
+import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import asdict
 from typing import Any
 
@@ -107,13 +108,16 @@ class JobStore:
         by_key: dict[bytes, list[int]] = defaultdict(list)
         for n, want in enumerate(wanted):
             by_key[want.key].append(n)
+        texts = {lane: _text(lane) for lane in {want.lane for want in wanted}}
         places: dict[int, Place] = {}
         with self._db.transaction("IMMEDIATE") as db:
-            for key, asked in by_key.items():
+            for key in _known(db, list(by_key)):
+                asked = by_key[key]
                 terms = {"key": key, "began": began, "since": now - resume, "run": run, "most": len(asked)}
                 for n, row in zip(asked, db.execute(_FREE, terms).fetchall(), strict=False):
                     places[n] = _place(row)
-            moved = [(_text(wanted[n].lane), p.row) for n, p in places.items() if p.state == "queued"]
+            db.executemany("INSERT INTO claims (run, row) VALUES (?, ?)", [(run, p.row) for p in places.values()])
+            moved = [(texts[wanted[n].lane], p.row) for n, p in places.items() if p.state == "queued"]
             db.executemany("UPDATE rows SET lane = ? WHERE id = ?", moved)
             last = db.execute("SELECT coalesce(max(id), 0) FROM rows").fetchone()[0]
             new = [n for n in range(len(wanted)) if n not in places]
@@ -121,15 +125,15 @@ class JobStore:
                 places[n] = Place(row=row, state="queued", job=None, size=len(wanted[n].body))
             db.executemany(
                 "INSERT INTO rows (id, key, lane, body, asked, state) VALUES (?, ?, ?, ?, ?, 'queued')",
-                ((places[n].row, wanted[n].key, _text(wanted[n].lane), wanted[n].body, now) for n in new),
+                ((places[n].row, wanted[n].key, texts[wanted[n].lane], wanted[n].body, now) for n in new),
             )
-            db.executemany("INSERT INTO claims (run, row) VALUES (?, ?)", ((run, p.row) for p in places.values()))
+            db.execute("INSERT INTO claims (run, row) SELECT ?, id FROM rows WHERE id > ?", [run, last])
         return [places[n] for n in range(len(wanted))]
 
-    def where(self, rows: Collection[int]) -> list[Place]:
+    def where(self, rows: Collection[int]) -> Iterator[Place]:
         """Say where *rows* are now; those that are gone are left out."""
         query = "SELECT id, state, job, length(body) AS size FROM rows WHERE id IN ({})"
-        return [_place(row) for row in self._each(query, rows)]
+        return (_place(row) for row in self._each(query, rows))
 
     def replies(self, rows: Collection[int]) -> Iterator[Answered]:
         """Read the replies of *rows* as far as they are there."""
@@ -340,13 +344,25 @@ class JobStore:
         numbers = list(ids)
         for n in range(0, len(numbers), _CHUNK):
             some = numbers[n : n + _CHUNK]
-            yield from self._db.run(query.format(", ".join("?" * len(some))), *some)
+            yield from self._db.run(query.format(_marks(some)), *some)
 
     def _through(self, query: str, job: str) -> Iterator[Any]:
         last = 0
         while some := self._db.run(f"{query} AND id > ? ORDER BY id LIMIT {_CHUNK}", job, last):
             yield from some
             last = some[-1]["id"]
+
+
+def _known(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[bytes]:
+    """Pick those of *keys* under which there are rows: few, as a rule."""
+    for n in range(0, len(keys), _CHUNK):
+        some = keys[n : n + _CHUNK]
+        query = f"SELECT DISTINCT key FROM rows WHERE NOT spent AND key IN ({_marks(some)})"  # noqa: S608 - question marks
+        yield from [row["key"] for row in db.execute(query, some).fetchall()]
+
+
+def _marks(values: Sized) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _passing(result: Result) -> bool:
