@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -124,9 +124,10 @@ class SQLiteStore:
             ).fetchall()  # fmt: skip
         return int(rows[0][0])
 
-    def touch(self, entry: int, now: float) -> None:
-        """Note that *entry* was used."""
-        self._db.run("UPDATE entries SET used_at = ? WHERE id = ?", now, entry)
+    def touch(self, used: Mapping[int, float]) -> None:
+        """Note when each of these entries was used, in seconds since the epoch."""
+        with self._db.transaction("IMMEDIATE") as db:
+            db.executemany("UPDATE entries SET used_at = ? WHERE id = ?", [(at, entry) for entry, at in used.items()])
 
     def delete(self, entry: int) -> None:
         """Delete an entry."""

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Self
 
 from llm_costopt.database import Database
-from llm_costopt.monitor import tables
+from llm_costopt.monitor import rollup, tables
 from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import CAUSES, Summary, summarise, units, usd
 from llm_costopt.monitor.totals import By, Total, totals_of
@@ -155,7 +155,8 @@ class Ledger:
         first = int(self._clock() - _checked(days) * 86_400) // 3600
         with self._db.transaction("IMMEDIATE") as db:
             gone = db.execute("DELETE FROM calls WHERE at < ?", [first * 3600]).rowcount
-            db.execute("DELETE FROM hours WHERE hour < ?", [first])
+            for statement in rollup.FORGET:
+                db.execute(statement, {"first": first})
             db.execute("DELETE FROM scores WHERE at < ? AND id NOT IN (SELECT id FROM calls)", [first * 3600])
         return gone
 

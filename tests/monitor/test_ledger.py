@@ -292,7 +292,8 @@ def test_sums_are_exact(amounts: list[Decimal]) -> None:
 
 
 HOUR = 3600
-MOMENTS = st.sampled_from([0.0, 0.5, HOUR - 0.5, HOUR, HOUR + 0.5, 2 * HOUR - 1e-6, 2 * HOUR, 5 * HOUR])
+DAY = 24 * HOUR
+MOMENTS = st.sampled_from([0.0, 0.5, HOUR - 0.5, HOUR, HOUR + 0.5, 5 * HOUR, DAY - 1e-6, DAY, DAY + 0.5, 2 * DAY])
 RECORDS = st.builds(
     CallRecord,
     id=st.sampled_from("abcdef"),
@@ -348,12 +349,14 @@ def counted(ledger: Ledger, since: float) -> dict[str, Any]:
 
 @given(st.lists(RECORDS, max_size=12), MOMENTS)
 def test_a_summary_is_what_counting_gives(records: list[CallRecord], moment: float) -> None:
-    """Whatever is appended, twice, late or out of order, the hours and the part before them add up to every call."""
-    with Ledger(clock=lambda: 6.0 * HOUR) as ledger:
+    """Whatever is appended, twice, late or out of order, the days, the hours and the part before them add up to every call."""
+    with Ledger(clock=lambda: 50.0 * HOUR) as ledger:
         for record in records:
             ledger.append(record)
         since = moment - 0.25  # between two moments, since hours that are looked back are rounded
-        spans = [(ledger.summary(hours), counted(ledger, at)) for hours, at in ((6 - since / HOUR, since), (None, 0.0))]
+        spans = [
+            (ledger.summary(hours), counted(ledger, at)) for hours, at in ((50 - since / HOUR, since), (None, 0.0))
+        ]
 
     for summary, expected in spans:
         assert {name: getattr(summary, name) for name in expected} == expected
@@ -384,6 +387,23 @@ def test_calls_are_forgotten_with_their_scores() -> None:
         assert [request.id for request in ledger.requests(None)] == ["edge", "new"]
         assert (ledger.summary(None).requests, ledger.summary(None).cost_usd) == (2, Decimal(2))
         assert [name for name, *_ in scores(ledger)] == ["edge", "never recorded", "new"]
+
+
+def test_what_is_left_of_a_day_is_summed_up() -> None:
+    """However much of a day is forgotten, the totals are those of the calls that are left, and go on with new ones."""
+    begin = 10 * 86_400
+    for hours_ago in range(20, 76, 5):
+        with Ledger(clock=lambda: begin + 3 * 86_400.0) as ledger:
+            for hour in range(72):
+                ledger.append(call(str(hour), at=begin + hour * HOUR + 60.0, model=f"m{hour % 2}"))
+            ledger.prune(hours_ago / 24)
+            ledger.append(call("new", at=begin + 71 * HOUR + 90.0, replaces="71"))
+            left = ledger.records()
+
+            assert ledger.summary(None).calls == len(left) == min(hours_ago, 72) + 1
+            assert ledger.summary(None).requests == len(left) - 1
+            assert sum(t.calls for t in ledger.totals("day", None)) == len(left)
+            assert sum(t.calls for t in ledger.totals("day", 26.5)) == sum(r.at >= begin + 45.5 * HOUR for r in left)
 
 
 def test_a_score_of_a_call_that_stays_is_kept_however_old() -> None:
