@@ -6,6 +6,7 @@ from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
     from llamaindex_costopt.batch import BatchingLLM
+    from llamaindex_costopt.batch_api import use_batch_api
     from llamaindex_costopt.cache import CachedLLM
     from llamaindex_costopt.monitor import CostEventHandler
     from llamaindex_costopt.router import RouterLLM
@@ -17,6 +18,7 @@ __all__ = [
     "CostEventHandler",
     "RouterLLM",
     "cache_scope",
+    "use_batch_api",
 ]
 
 __getattr__ = attach(
@@ -27,6 +29,7 @@ __getattr__ = attach(
         "CostEventHandler": "llamaindex_costopt.monitor",
         "RouterLLM": "llamaindex_costopt.router",
         "cache_scope": "llm_costopt.cache.scope",
+        "use_batch_api": "llamaindex_costopt.batch_api",
     },
     needs={"llama_index": "llamaindex"},
 )

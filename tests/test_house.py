@@ -118,7 +118,14 @@ def test_public_names() -> None:
         "cache_scope",
         "use_batch_api",
     ]
-    assert llamaindex.__all__ == ["BatchingLLM", "CachedLLM", "CostEventHandler", "RouterLLM", "cache_scope"]
+    assert llamaindex.__all__ == [
+        "BatchingLLM",
+        "CachedLLM",
+        "CostEventHandler",
+        "RouterLLM",
+        "cache_scope",
+        "use_batch_api",
+    ]
     assert core.__all__ == [
         "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",
         "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError", "Prices",
