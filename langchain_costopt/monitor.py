@@ -16,6 +16,8 @@ from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
+from llm_costopt.cache.scope import surroundings
+from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price
@@ -45,6 +47,8 @@ class _Start:
     """The user's."""
     prompts: int = 1
     """How many prompts travelled together."""
+    serves: Mapping[str, Any] = field(default_factory=dict)
+    """The application's endpoint and tenant, as fields of a record."""
 
     @property
     def model(self) -> str | None:
@@ -66,7 +70,8 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
     """Keep what every call cost and saved: `model.invoke(..., config={"callbacks": [handler]})`.
 
     Hits of the host's cache are counted as hits, not as calls. A failure of the price list, the ledger or
-    *on_record* is logged once and counted in `failures`; it never reaches the call.
+    *on_record* is logged once and counted in `failures`; it never reaches the call. The `endpoint` and the `tenant` of a
+    call are those of its `metadata`, else what `endpoint` and `cache_scope` say where it starts.
 
     Args:
         baseline: the model that would have been asked without us; a router says so itself.
@@ -121,6 +126,7 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
             params=told.get("invocation_params") or {},
             tags=tuple(told.get("tags") or ()),
             prompts=told.get("batch_size") or 1,
+            serves=served(metadata, tenant=surroundings().tenant),
         )
         with self._lock:
             self._running[run_id] = start
@@ -157,6 +163,7 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
         cache=cache,
         batch=cache is None and _is_batch(said, ours),
         tags=start.tags,
+        **start.serves,
         **decision_of(start.metadata, "llm_costopt_"),
     )
     return [(record, start.metadata.get("llm_costopt_baseline"))]
@@ -172,6 +179,7 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
         cache=_cache(attempt.get("cache"), attempt.get("usage")),
         batch=bool(attempt.get("batch")),
         tags=start.tags,
+        **start.serves,
         **same,
         **decision_of(attempt),
     )
@@ -189,6 +197,7 @@ def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]
         latency=start.latency(now),
         tags=start.tags,
         error=type(error).__name__,
+        **start.serves,
         **decision_of(start.metadata, "llm_costopt_"),
     )
     return [(record, start.metadata.get("llm_costopt_baseline"))]

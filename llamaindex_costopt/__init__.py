@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llamaindex_costopt.monitor import CostEventHandler
     from llamaindex_costopt.router import RouterLLM
     from llm_costopt.cache.scope import cache_scope
+    from llm_costopt.endpoints import endpoint
 
 __all__ = [
     "BatchingLLM",
@@ -17,6 +18,7 @@ __all__ = [
     "CostEventHandler",
     "RouterLLM",
     "cache_scope",
+    "endpoint",
 ]
 
 __getattr__ = attach(
@@ -27,6 +29,7 @@ __getattr__ = attach(
         "CostEventHandler": "llamaindex_costopt.monitor",
         "RouterLLM": "llamaindex_costopt.router",
         "cache_scope": "llm_costopt.cache.scope",
+        "endpoint": "llm_costopt.endpoints",
     },
     needs={"llama_index": "llamaindex"},
 )

@@ -28,6 +28,8 @@ from pydantic import PrivateAttr
 from llamaindex_costopt._convert import Reading, provider_of
 from llamaindex_costopt._events import CacheHitEvent, told
 from llamaindex_costopt._tags import tags_of
+from llm_costopt.cache.scope import surroundings
+from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price
@@ -49,6 +51,7 @@ class _Call:
 
     event: _Start
     facts: Mapping[str, Any]
+    serves: Mapping[str, Any]
     at: float
     reading: Reading
 
@@ -59,7 +62,8 @@ class CostEventHandler(BaseEventHandler):
     Starts and ends of calls are joined by their span, whichever wrappers stand around the model; hits of the cache are
     counted as hits, not as calls. Tokens that no provider reported, as of OpenAI's streams without
     `stream_options={"include_usage": True}`, are counted with the host's tokenizer, and marked: `usage.estimated`.
-    Tags come from `instrument_tags`. A failure of the price list, the ledger or *on_record* is logged
+    Tags come from `instrument_tags`, and so do `endpoint` and `tenant`, else from what `endpoint` and `cache_scope` say
+    where a call starts. A failure of the price list, the ledger or *on_record* is logged
     once and counted in `failures`; it never reaches the call.
 
     Args:
@@ -148,7 +152,9 @@ class CostEventHandler(BaseEventHandler):
     def _started(self, span: str, event: _Start) -> None:
         if self._spans.is_inside(span, self._running):
             return  # some models chat by completing, and tell of both: it is one call
-        self._running[span] = _Call(event=event, facts=told(), at=self._keeper.now(), reading=Reading())
+        self._running[span] = _Call(
+            event=event, facts=told(), serves=_serves(event), at=self._keeper.now(), reading=Reading()
+        )
         if len(self._running) > _MOST_RUNNING:
             self._running.popitem(last=False)
 
@@ -178,6 +184,7 @@ class CostEventHandler(BaseEventHandler):
             latency=max(0.0, now - call.at),
             tags=tags_of(call.event.tags),
             error=error,
+            **call.serves,
             **decision_of(call.facts),
         )
         self._keeper.keep(record, call.facts.get("baseline"))
@@ -194,6 +201,7 @@ class CostEventHandler(BaseEventHandler):
             latency=event.seconds,
             cache=event.kind,
             tags=tags_of(event.tags),
+            **_serves(event),
             **decision_of(facts),
         )
         self._keeper.keep(record, event.baseline or facts.get("baseline"))
@@ -235,6 +243,11 @@ class _Spans(NullSpanHandler):
         """Forget a span that failed, and tell of it."""
         self._parents.pop(kwargs["id_"], None)
         self._dropped(kwargs["id_"], type(kwargs.get("err")).__name__)
+
+
+def _serves(event: BaseEvent) -> dict[str, Any]:
+    """Say which endpoint and tenant of the application a call or a hit serves, as fields of its record."""
+    return served(event.tags, tenant=surroundings().tenant)
 
 
 def _estimated(call: _Call) -> Usage:

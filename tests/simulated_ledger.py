@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import Arm, CacheKind, CallRecord, Saved, Usage
@@ -61,7 +62,7 @@ def _request(
         output_tokens=round(called.tokens[1] * rng.lognormvariate(0, 0.6)),
     )
     arm: Arm | None = None if not routed else ("control" if rng.random() < 0.15 else "routed")
-    own = {"at": at, "usage": usage, "tags": (called.name,), "arm": arm, "provider": "openai"}
+    own: dict[str, Any] = {"at": at, "usage": usage, "endpoint": called.name, "arm": arm, "provider": "openai"}
     if rng.random() < called.hit * grown:
         kind: CacheKind = "exact" if rng.random() < 0.45 else "semantic"
         latency = rng.lognormvariate(-7.6 if kind == "exact" else -6.6, 0.4)
@@ -82,7 +83,7 @@ def _request(
 
 
 def _routed(
-    rng: random.Random, called: _Endpoint, name: str, usage: Usage, own: dict[str, object]
+    rng: random.Random, called: _Endpoint, name: str, usage: Usage, own: dict[str, Any]
 ) -> Iterator[CallRecord]:
     complexity = rng.choices(("simple", "medium", "complex"), called.mix)[0]
     told = {**own, "complexity": complexity}
@@ -98,7 +99,7 @@ def _routed(
         yield _call(rng, f"{name}-shadow", "gpt-4o", usage, {**told, "tier": "strong", "shadow": True})
 
 
-def _call(rng: random.Random, name: str, model: str, usage: Usage, told: dict[str, object]) -> CallRecord:
+def _call(rng: random.Random, name: str, model: str, usage: Usage, told: dict[str, Any]) -> CallRecord:
     cost, strong = _price(model, usage), _price("gpt-4o", usage)
     latency = rng.lognormvariate(0.25 if model == "gpt-4o" else -0.45, 0.45)
     failed = rng.random() < 0.004
@@ -109,7 +110,7 @@ def _call(rng: random.Random, name: str, model: str, usage: Usage, told: dict[st
         saved=None if failed else Saved(router=strong - cost),
         error="APITimeoutError" if failed else None,
         latency=latency,
-        **told,  # type: ignore[arg-type]  # the fields that all calls of a request share
+        **told,
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported")
+SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported", "endpoints")
 
 HEAVY = (
     "numpy",
@@ -116,13 +116,22 @@ def test_public_names() -> None:
         "RouterMiddleware",
         "SemanticCache",
         "cache_scope",
+        "endpoint",
         "use_batch_api",
     ]
-    assert llamaindex.__all__ == ["BatchingLLM", "CachedLLM", "CostEventHandler", "RouterLLM", "cache_scope"]
+    assert llamaindex.__all__ == [
+        "BatchingLLM",
+        "CachedLLM",
+        "CostEventHandler",
+        "RouterLLM",
+        "cache_scope",
+        "endpoint",
+    ]
     assert core.__all__ == [
         "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",
         "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError", "Prices",
         "Question", "QueueStats", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
+        "endpoint",
     ]  # fmt: skip
     for module in (langchain, *([llamaindex] if importlib.util.find_spec("llama_index") else []), core):
         assert all(getattr(module, name).__module__.startswith(PACKAGES) for name in module.__all__)

@@ -207,7 +207,9 @@ def _routing(figures: Figures, found: Comparison | None, goals: Goals, to: Horiz
         yield Lacking(text=f"Whether routed answers are as good: one side has {least} scores and {ENOUGH} are needed.")
         return
     if NOT_RANDOM in found.caveats:
-        yield Lacking(text="Whether to route more or less: no request was kept from the router by chance (control_share=).")
+        yield Lacking(
+            text="Whether to route more or less: no request was kept from the router by chance (control_share=)."
+        )
         return
     strong, cheap = _means(figures)
     basis = (
@@ -349,9 +351,9 @@ def _can_wait(endpoint: Endpoint) -> str | None:
 
 
 def _unpriced(figures: Figures, to: Horizon) -> Found:
-    means = [
-        float(r.cost_usd) / r.priced for r in figures.routes if r.priced and not r.rejected
-    ] or [float(figures.summary.cost_usd) / max(1, figures.summary.calls - figures.summary.unpriced)]
+    means = [float(r.cost_usd) / r.priced for r in figures.routes if r.priced and not r.rejected] or [
+        float(figures.summary.cost_usd) / max(1, figures.summary.calls - figures.summary.unpriced)
+    ]
     for model, calls in figures.unpriced[:5]:
         low, high = (calls * end * to.factor for end in (min(means), max(means)))
         guess = (

@@ -168,7 +168,10 @@ def intervals(rows: Rows, *, unit: str, style: str, mark_at: float | None = None
         axis = {"title": unit, "format": style, "tickCount": 4 if width == NARROW else 6}
         x = {"field": "value", "type": "quantitative", "axis": axis, "scale": scale}
         low = {**x, "field": "low"}
-        rule = {"mark": _mark("rule", "blue", strokeWidth=3, opacity=0.45), "encoding": {"y": y, "x": low, "x2": {"field": "high"}}}
+        rule = {
+            "mark": _mark("rule", "blue", strokeWidth=3, opacity=0.45),
+            "encoding": {"y": y, "x": low, "x2": {"field": "high"}},
+        }
         dot = {"mark": _mark("point", "blue", filled=True, size=110, opacity=1), "encoding": {"y": y, "x": x, **_TIP}}
         limit = {
             "data": {"values": [{"value": mark_at}]},
@@ -195,7 +198,10 @@ def histogram(rows: Rows, *, names: dict[str, str]) -> Drawing:
         y = {**_amounts("value", "share of its kind", ".0%"), "stack": None}
         mark = _mark("bar", "blue", opacity=0.75, stroke=colour("card"), strokeWidth=1, binSpacing=0)
         return _layers(
-            rows, width, 220, {"mark": mark, "encoding": {"x": x, "x2": {"field": "high"}, "y": y, "y2": {"datum": 0}, **_parts(names)}}
+            rows,
+            width,
+            220,
+            {"mark": mark, "encoding": {"x": x, "x2": {"field": "high"}, "y": y, "y2": {"datum": 0}, **_parts(names)}},
         )
 
     return _draw(spec, tuple(names.items()))
@@ -228,7 +234,10 @@ def _mark(kind: str, of: str, **options: Any) -> Spec:
 def _touch(x: Spec, field: str) -> Spec:
     """Lay something over each moment that a pointer finds easily."""
     encoding = {"x": x, "y": {"field": field, "type": "quantitative"}, **_TIP}
-    return {"mark": {"type": "point", "filled": True, "size": 260, "opacity": 0, "color": colour("ink")}, "encoding": encoding}
+    return {
+        "mark": {"type": "point", "filled": True, "size": 260, "opacity": 0, "color": colour("ink")},
+        "encoding": encoding,
+    }
 
 
 def _time(pattern: str) -> Spec:
@@ -258,7 +267,7 @@ def _draw(spec: Callable[[int], Spec], legend: tuple[tuple[str, str], ...]) -> D
 
 def _svg(spec: Spec) -> str:
     """Render, and leave what a page needs: tips as titles, no styles, no roles of the parts, no classes."""
-    root = ET.fromstring(vegalite_to_svg(spec, vl_version="6.1"))  # noqa: S314 - what the library itself wrote
+    root = ET.fromstring(vegalite_to_svg(spec, vl_version="6.1"))  # noqa: S314 - what the library itself wrote  # noqa: S314 - what the library itself wrote
     for element in list(root.iter()):
         tip = element.attrib.get("aria-label") if element.attrib.get("aria-roledescription") else None
         for name in [n for n in element.attrib if n.startswith("aria-") or n in ("role", "class", "style", "version")]:

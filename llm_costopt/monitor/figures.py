@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from decimal import Decimal
 
-from llm_costopt.monitor.rollup import SPAN, span
-from llm_costopt.monitor.summary import Summary, summarise, usd
+from llm_costopt.monitor.rollup import COUNTS, span
+from llm_costopt.monitor.summary import CAUSES, Summary, summarise, usd
 from llm_costopt.types import CacheKind, Saved
 
 COMPARED = 100_000
@@ -17,13 +17,15 @@ _MOST_ENDPOINTS = 1_000
 
 _HOUR, _DAY, _WEEK = 3600, 86_400, 604_800
 
-_CAUSES = tuple(cause.name for cause in fields(Saved))
+_NAMES = ", ".join(COUNTS)
 
 _SLICES = f"""
 SELECT (hour * 3600 - :origin) / :width * :width + :origin AS start, sum(requests) AS requests, sum(exact) AS exact,
        sum(semantic) AS semantic, sum(routed) AS routed, sum(escalated) AS escalated, sum(cost) AS cost,
-       {", ".join(f"sum(saved_{cause}) AS {cause}" for cause in _CAUSES)}
-FROM ({SPAN}) GROUP BY 1 ORDER BY 1
+       {", ".join(f"sum(saved_{cause}) AS {cause}" for cause in CAUSES)}
+FROM (SELECT hour, {_NAMES} FROM hours WHERE hour >= :first UNION ALL
+      SELECT hour, {_NAMES} FROM counted WHERE at >= :since AND at < :first * 3600)
+GROUP BY 1 ORDER BY 1
 """
 
 _ROUTES = """
@@ -49,23 +51,21 @@ FROM (SELECT calls.cache, avg(scores.score) AS score FROM scores JOIN calls USIN
 GROUP BY 1 ORDER BY 1
 """
 
-_ENDPOINT = "json_extract(tags, '$[0]')"
-
 _ENDPOINTS = f"""
-SELECT {_ENDPOINT} AS name, sum(is_request) AS requests, sum(is_request AND cache IS NOT NULL) AS hits,
+SELECT endpoint AS name, sum(is_request) AS requests, sum(is_request AND cache IS NOT NULL) AS hits,
        sum(is_request AND at >= :middle) AS late_requests,
        sum(is_request AND at >= :middle AND cache IS NOT NULL) AS late_hits,
        sum(cache IS NULL) AS calls, sum(error IS NOT NULL) AS errors,
        sum(cost IS NULL AND error IS NULL) AS unpriced, sum(batch) AS batched,
        coalesce(sum(cost), 0) AS cost, coalesce(sum(iif(batch, 0, cost)), 0) AS unbatched_cost,
-       {", ".join(f"coalesce(sum(saved_{cause}), 0) AS {cause}" for cause in _CAUSES)}
+       {", ".join(f"coalesce(sum(saved_{cause}), 0) AS {cause}" for cause in CAUSES)}
 FROM (SELECT *, NOT (rejected OR shadow) AS is_request FROM calls WHERE at >= :since)
 GROUP BY 1 ORDER BY cost DESC, 1 LIMIT {_MOST_ENDPOINTS}
 """
 
-_TIMES = f"""
-SELECT {_ENDPOINT} AS name, CAST(at AS INTEGER) / 3600 AS hour, count(*) AS calls
-FROM calls WHERE at >= :since AND cache IS NULL AND NOT batch AND NOT shadow AND {_ENDPOINT} IN
+_TIMES = """
+SELECT endpoint AS name, CAST(at AS INTEGER) / 3600 AS hour, count(*) AS calls
+FROM calls WHERE at >= :since AND cache IS NULL AND NOT batch AND NOT shadow AND endpoint IN
 """
 
 _UNPRICED = """
@@ -98,7 +98,7 @@ class Slice:
     @property
     def baseline_usd(self) -> Decimal:
         """US dollars that it would have cost without us."""
-        return self.cost_usd + ours(self.saved)
+        return self.cost_usd + self.saved.total
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +215,6 @@ class Figures:
         return self.last - self.first
 
 
-def ours(saved: Saved) -> Decimal:
-    """Add up what we saved; the provider's prompt cache works without us."""
-    return saved.cache + saved.router + saved.batch
-
-
 def figures_of(db: sqlite3.Connection, since: float, now: float) -> Figures | None:
     """Sum up the calls that ended at *since* (seconds since the epoch) or later; None if there is none."""
     when = {"since": since}
@@ -238,7 +233,9 @@ def figures_of(db: sqlite3.Connection, since: float, now: float) -> Figures | No
         last=last,
         width=width,
         summary=summarise(db, since),
-        slices=tuple(map(_slice, db.execute(_SLICES, {**span(since), "width": width, "origin": _origin(first, width)}))),
+        slices=tuple(
+            map(_slice, db.execute(_SLICES, {**span(since), "width": width, "origin": _origin(first, width)}))
+        ),
         routes=tuple(map(_route, db.execute(_ROUTES, when))),
         latencies=tuple(Latency(hit=bool(r["hit"]), seconds=r["seconds"], calls=r["calls"]) for r in latencies),
         judged=tuple(Judged(**dict(row)) for row in db.execute(_JUDGED, when)),
@@ -255,7 +252,7 @@ def _origin(first: float, width: int) -> int:
 
 
 def _saved(row: sqlite3.Row) -> Saved:
-    return Saved(**{cause: usd(row[cause]) for cause in _CAUSES})
+    return Saved(**{cause: usd(row[cause]) for cause in CAUSES})
 
 
 def _slice(row: sqlite3.Row) -> Slice:

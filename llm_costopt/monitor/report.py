@@ -5,7 +5,6 @@ import hashlib
 import os
 import tempfile
 import time
-from contextlib import suppress
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Any
 from llm_costopt.errors import MissingExtraError
 from llm_costopt.monitor.ab import Comparison, compare
 from llm_costopt.monitor.advice import Goals, advise, horizon
-from llm_costopt.monitor.figures import Figures, ours
+from llm_costopt.monitor.figures import Figures
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.sections import sections
-from llm_costopt.monitor.wording import count, money, moment, plain, seconds, share
+from llm_costopt.monitor.wording import count, moment, money, plain, seconds, share
 
 try:
     from jinja2 import Environment, StrictUndefined
@@ -38,10 +37,9 @@ def write_report(
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(html)
-            os.replace(half, target)
+            Path(half).replace(target)
         except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(half)
+            Path(half).unlink(missing_ok=True)
             raise
     except OSError as problem:
         raise ValueError(f"{target}: the report cannot be written: {problem.strerror}") from problem
@@ -57,7 +55,12 @@ def page(ledger: Ledger, *, name: str, hours: float | None = None, goals: Goals 
         goals: what advice is measured by; `Goals()` if None.
     """
     figures = ledger.figures(hours)
-    told = {"name": plain(name, 80), "source": _span_words(hours), "made": moment(time.time()), "version": version("llm-costopt")}
+    told = {
+        "name": plain(name, 80),
+        "source": _span_words(hours),
+        "made": moment(time.time()),
+        "version": version("llm-costopt"),
+    }
     if figures is None:
         empty = "The ledger is empty." if hours is None else f"The ledger has no call that ended in {_last(hours)}."
         return _render(figures=None, empty=empty, **told)
@@ -97,7 +100,7 @@ def _compared(ledger: Ledger, figures: Figures) -> Comparison | str:
 
 
 def _headline(figures: Figures) -> str:
-    summary, saved = figures.summary, ours(figures.summary.saved)
+    summary, saved = figures.summary, figures.summary.saved.total
     paid = f"{count(summary.requests)} requests cost {money(summary.cost_usd)}"
     if saved > 0:
         return f"{paid}, {share(float(saved / (summary.cost_usd + saved)))} less than without us"
@@ -105,7 +108,7 @@ def _headline(figures: Figures) -> str:
 
 
 def _tiles(figures: Figures) -> list[tuple[str, str, str]]:
-    summary, saved = figures.summary, ours(figures.summary.saved)
+    summary, saved = figures.summary, figures.summary.saved.total
     baseline = summary.cost_usd + saved
     each = summary.cost_per_request
     return [
@@ -124,8 +127,10 @@ def _warnings(figures: Figures) -> list[str]:
     models = ", ".join(plain(model) for model, _ in figures.unpriced[:5])
     more = f" and {len(figures.unpriced) - 5} more" if len(figures.unpriced) > 5 else ""
     return [
-        f"{count(figures.summary.unpriced)} calls have no known price and are in no amount here: {models}{more}. "
-        "What was really paid is more."
+        (
+            f"{count(figures.summary.unpriced)} calls have no known price and are in no amount here: {models}{more}. "
+            "What was really paid is more."
+        )
     ]
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
+from typing import Any
 
 from llm_costopt.monitor import charts
 from llm_costopt.monitor.ab import Comparison
 from llm_costopt.monitor.advice import Goals, rate
 from llm_costopt.monitor.charts import Drawing
-from llm_costopt.monitor.figures import Figures, Latency, Route, Slice, ours
+from llm_costopt.monitor.figures import Figures, Latency, Route, Slice
 from llm_costopt.monitor.intervals import Estimate
 from llm_costopt.monitor.verdict import TOO_FEW, interval, points, verdict
-from llm_costopt.monitor.wording import between, count, money, moment, plain, seconds, share
+from llm_costopt.monitor.wording import between, count, moment, money, plain, seconds, share
 from llm_costopt.types import Saved
 
 CAUSES = {
@@ -73,20 +74,19 @@ def _cost(figures: Figures) -> Section:
         }
         for s in slices
     ]
-    if len(slices) > 2:
-        drawing = charts.cost_over_time(rows, pattern=pattern, unit=unit)
-    else:
-        drawing = _totals(figures)
+    drawing = charts.cost_over_time(rows, pattern=pattern, unit=unit) if len(slices) > 2 else _totals(figures)
     return Section(
         title="Cost, with and without",
         said=(
-            "Without us: what the same answers would have cost with no cache, all from the strongest model, and without the "
-            f"Batch API, at the prices of the day. The first and the last {unit} may not be whole.",
+            (
+                "Without us: what the same answers would have cost with no cache, all from the strongest model, and without the "
+                f"Batch API, at the prices of the day. The first and the last {unit} may not be whole."
+            ),
         ),
         drawing=drawing,
         heads=(f"{unit} from (UTC)", "requests", "paid", "saved", "without us"),
         rows=tuple(
-            (moment(s.start, pattern), count(s.requests), *map(money, (s.cost_usd, ours(s.saved), s.baseline_usd)))
+            (moment(s.start, pattern), count(s.requests), *map(money, (s.cost_usd, s.saved.total, s.baseline_usd)))
             for s in slices
         ),
     )
@@ -94,7 +94,7 @@ def _cost(figures: Figures) -> Section:
 
 def _totals(figures: Figures) -> Drawing:
     paid = figures.summary.cost_usd
-    both = (("without us", paid + ours(figures.summary.saved), "grey"), ("paid", paid, "blue"))
+    both = (("without us", paid + figures.summary.saved.total, "grey"), ("paid", paid, "blue"))
     return charts.bars(
         [_bar(name, name, amount, money(amount)) for name, amount, _ in both],
         unit="US dollars",
@@ -106,20 +106,26 @@ def _causes(figures: Figures) -> Section:
     saved, paid = figures.summary.saved, figures.summary
     amounts = [(words, getattr(saved, cause)) for cause, words in CAUSES.items()]
     rows = [_bar(words, "saved" if amount >= 0 else "lost", amount, money(amount)) for words, amount in amounts]
+    names = {"saved": "green"}
+    if any(amount < 0 for _, amount in amounts):
+        names["lost"] = "red"
+    if saved.prompt_cache:
+        names["without us too"] = "grey"
+        rows.append(_bar("prompt cache", "without us too", saved.prompt_cache, money(saved.prompt_cache)))
     beside = (
         ("rejected drafts, in the router's figure", -paid.rejected_usd),
         ("shadow calls, in the router's figure", -paid.shadow_usd),
+        ("the provider's prompt cache, which works without us too", saved.prompt_cache),
     )
-    lost = any(amount < 0 for _, amount in amounts)
     return Section(
         title="Saved, by cause",
         said=(
-            f"Of the router's figure, {money(paid.rejected_usd)} for rejected drafts and {money(paid.shadow_usd)} for shadow "
-            "calls are already taken off.",
+            (
+                f"Of the router's figure, {money(paid.rejected_usd)} for rejected drafts and {money(paid.shadow_usd)} for shadow "
+                "calls are already taken off."
+            ),
         ),
-        drawing=charts.bars(
-            rows, unit="US dollars", names={"saved": "green", **({"lost": "red"} if lost else {})}, room=90, step=62
-        ),
+        drawing=charts.bars(rows, unit="US dollars", names=names, room=110, step=50),
         heads=("cause", "US dollars"),
         rows=tuple((words, money(amount)) for words, amount in (*amounts, *beside)),
     )
@@ -143,7 +149,10 @@ def _hit_rate(figures: Figures) -> Section:
     enough = sum(of is not None for _, of in found) > 2
     return Section(
         title="Hit rate",
-        said=(said, *([] if enough else [f"Over time: {TOO_FEW}, with 30 requests in three {unit}s or more there is a chart."])),
+        said=(
+            said,
+            *([] if enough else [f"Over time: {TOO_FEW}, with 30 requests in three {unit}s or more there is a chart."]),
+        ),
         drawing=charts.rate_over_time(rows, pattern=pattern, title="share of the requests") if enough else None,
         heads=(f"{unit} from (UTC)", "requests", "exact hits", "semantic hits", "hit rate, 95 % interval"),
         rows=tuple(
@@ -178,7 +187,9 @@ def _wrong_hits(figures: Figures, goals: Goals) -> Section:
             if rows
             else lacking,
         ),
-        drawing=charts.intervals(rows, unit="share of all requests", style=".1%", mark_at=goals.max_error) if rows else None,
+        drawing=charts.intervals(rows, unit="share of all requests", style=".1%", mark_at=goals.max_error)
+        if rows
+        else None,
         heads=("found as", "hits", "scored", "wrong", "wrong of the scored, 95 % interval"),
         rows=tuple(table),
     )
@@ -209,8 +220,10 @@ def _routing(figures: Figures) -> Section:
     return Section(
         title="Who answered",
         said=(
-            f"Requests that a router decided, by how hard it held them to be; {share(figures.summary.escalation_rate)} were "
-            "asked again of a dearer model.",
+            (
+                f"Requests that a router decided, by how hard it held them to be; {share(figures.summary.escalation_rate)} were "
+                "asked again of a dearer model."
+            ),
         ),
         drawing=charts.shares(rows, names=parts),
         heads=("complexity", "answered by", "requests", "share"),
@@ -254,7 +267,11 @@ def _quality(found: Comparison | str, goals: Goals) -> Section:
             ("mean score", *(_or_few(side.score, share) for side in sides), _differs(found.score, points)),
             ("cost per request", *(_or_few(side.cost, money) for side in sides), _differs(found.cost, interval)),
             ("mean latency", *(_or_few(side.latency, seconds) for side in sides), _differs(found.latency, interval)),
-            ("latency p95", *(_or_few(side.latency_p95, seconds) for side in sides), _differs(found.latency_p95, interval)),
+            (
+                "latency p95",
+                *(_or_few(side.latency_p95, seconds) for side in sides),
+                _differs(found.latency_p95, interval),
+            ),
             ("failed", *(_or_few(side.errors, share) for side in sides), _differs(found.errors, points)),
         ),
     )
@@ -311,18 +328,22 @@ def _bins(waits: Iterable[Latency]) -> Iterator[tuple[float, float, int]]:
 
 def _endpoints(figures: Figures) -> Section:
     dearest = figures.endpoints[:10]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for n, endpoint in enumerate(dearest):
-        name, saved = plain(endpoint.name, 26), ours(endpoint.saved)
+        name, saved = plain(endpoint.name, 26), endpoint.saved.total
         name = name if all(r["name"] != name for r in rows) else f"{name} ({n})"
         tip = f"{name}: {money(endpoint.cost_usd)} paid, {money(saved)} saved"
         rows.append(_bar(name, "paid", endpoint.cost_usd, "", tip=tip))
         end = endpoint.cost_usd + max(Decimal(0), saved)
-        rows.append({**_bar(name, "saved", max(Decimal(0), saved), money(endpoint.cost_usd), tip=tip), "total": float(end)})
+        rows.append(
+            {**_bar(name, "saved", max(Decimal(0), saved), money(endpoint.cost_usd), tip=tip), "total": float(end)}
+        )
     return Section(
         title="The dearest endpoints",
         said=("What was paid, and what was saved beside it; the ten on which the most was spent.",),
-        drawing=charts.bars(rows, unit="US dollars; the figure is what was paid", names={"paid": "blue", "saved": "green"}),
+        drawing=charts.bars(
+            rows, unit="US dollars; the figure is what was paid", names={"paid": "blue", "saved": "green"}
+        ),
         heads=("endpoint", "requests", "hit rate", "paid", "saved", "failed calls", "unpriced calls"),
         rows=tuple(
             (
@@ -330,7 +351,7 @@ def _endpoints(figures: Figures) -> Section:
                 count(e.requests),
                 share(e.hits / e.requests if e.requests else None),
                 money(e.cost_usd),
-                money(ours(e.saved)),
+                money(e.saved.total),
                 count(e.errors),
                 count(e.unpriced),
             )
@@ -364,15 +385,17 @@ def _unpriced(figures: Figures) -> Section:
     return Section(
         title="Not priced",
         said=(
-            f"{count(calls)} of {count(figures.summary.calls)} calls succeeded at an unknown cost. No amount on this page "
-            "holds them: what was really paid is more. Give their prices with Prices({…}).",
+            (
+                f"{count(calls)} of {count(figures.summary.calls)} calls succeeded at an unknown cost. No amount on this page "
+                "holds them: what was really paid is more. Give their prices with Prices({…})."
+            ),
         ),
         heads=("model", "calls of unknown cost"),
         rows=tuple((plain(model, 80), count(n)) for model, n in figures.unpriced),
     )
 
 
-def _bar(name: str, part: str, amount: Decimal, label: str, *, tip: str | None = None) -> dict[str, str | float]:
+def _bar(name: str, part: str, amount: Decimal, label: str, *, tip: str | None = None) -> dict[str, Any]:
     value = float(amount)
     return {
         "name": name,

@@ -7,7 +7,7 @@ from llm_costopt.monitor.intervals import Estimate
 
 
 def money(usd: Decimal | float) -> str:
-    """Write US dollars: `$1,234`, `$12.30`, `$0.0123`, `−$4.00`, `$0`."""
+    """Write US dollars: `$1,234`, `$12.30`, `$0.0123`, `$0`."""
     amount = abs(float(usd))
     if not amount:
         return "$0"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import langchain_costopt.demo
+from llm_costopt import cache_scope, endpoint
 from llm_costopt.demo.log import read_log
 from llm_costopt.demo.result import Result, Served
 from llm_costopt.demo.run import Models
@@ -22,7 +23,8 @@ def results() -> tuple[Result, Result]:
 
     def played(host: Any) -> Result:
         random.seed(0)
-        result: Result = host.replay(read_log(), models=Models())
+        with endpoint("POST /ask"), cache_scope(tenant="acme"):
+            result: Result = host.replay(read_log(), models=Models())
         return result
 
     import llamaindex_costopt.demo
@@ -47,7 +49,7 @@ def _differences(one: Sequence[Served], other: Sequence[Served]) -> list[tuple[s
 
 
 def test_each_request_has_the_same_decision_and_records(results: tuple[Result, Result]) -> None:
-    """Over the demo's log, tier, reason, model, tokens, cost, savings and hit of every call are the same in both hosts."""
+    """Over the demo's log, tier, reason, model, tokens, cost, savings, hit, endpoint and tenant of every call are the same in both hosts."""
     langchain, llamaindex = results
     # OpenAI's client raises when an answer with a schema was cut off, LlamaIndex's own integration returns it: for both it is a
     # rejected draft of the same cost, and only LangChain's record has the name of an error, and so no savings of its own.
@@ -58,6 +60,7 @@ def test_each_request_has_the_same_decision_and_records(results: tuple[Result, R
     assert _differences(langchain.after, llamaindex.after) == refused
     assert [d[1:] for d in refused if d[0] == "error"] == [("LengthFinishReasonError", None)]
     assert len(refused) == 2
+    assert {(r.endpoint, r.tenant) for s in langchain.after for r in s.records} == {("POST /ask", "acme")}
     assert any(r.cache == "semantic" for s in langchain.after for r in s.records)
     assert any(r.replaces for s in langchain.after for r in s.records)
 
