@@ -23,6 +23,7 @@ from llm_costopt.demo.result import Result
 from llm_costopt.demo.run import Models
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
+from llm_costopt.monitor.report_cli import report, top
 from llm_costopt.monitor.rules_cli import dashboard, rules
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Host(StrEnum):
 app.command()(ab)
 app.command()(rules)
 app.command()(dashboard)
+app.command()(report)
+app.command()(top)
 
 
 @app.callback()
