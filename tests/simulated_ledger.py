@@ -3,6 +3,7 @@
 `python -m tests.simulated_ledger simulated.db` writes a file. Traffic, prices, latencies and scores are made up.
 """
 
+import hashlib
 import random
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,15 @@ def _request(
         output_tokens=round(called.tokens[1] * rng.lognormvariate(0, 0.6)),
     )
     arm: Arm | None = None if not routed else ("control" if rng.random() < 0.15 else "routed")
-    own: dict[str, Any] = {"at": at, "usage": usage, "endpoint": called.name, "arm": arm, "provider": "openai"}
+    asked = min(int(rng.paretovariate(0.08)), 10**9)
+    own: dict[str, Any] = {
+        "request": hashlib.blake2b(f"{called.name}{asked}".encode()).hexdigest()[:32],
+        "at": at,
+        "usage": usage,
+        "endpoint": called.name,
+        "arm": arm,
+        "provider": "openai",
+    }
     if rng.random() < called.hit * grown:
         kind: CacheKind = "exact" if rng.random() < 0.45 else "semantic"
         latency = rng.lognormvariate(-7.6 if kind == "exact" else -6.6, 0.4)

@@ -13,6 +13,7 @@ from llm_costopt.monitor.ab import NOT_RANDOM, Comparison
 from llm_costopt.monitor.figures import Endpoint, Figures, Route
 from llm_costopt.monitor.intervals import ENOUGH, Estimate
 from llm_costopt.monitor.intervals import share as share_of
+from llm_costopt.monitor.ledger import Repeats
 from llm_costopt.monitor.wording import between, count, money, plain, share
 
 WORTHWHILE = 0.15
@@ -21,7 +22,11 @@ WORTHWHILE = 0.15
 _ENOUGH_REQUESTS = 200
 """Requests in each half of the time from which on an endpoint is judged: at a rate of 10 %, 15 % is then excluded."""
 
+_MANY_REPEATS = 0.05
+"""The share of paid requests that must be repetitions; where there are fewer, a cache changes little."""
+
 _BATCH_DISCOUNT = 0.5
+"""Of the providers that have a Batch API."""
 
 _MONTH = 30 * 86_400
 
@@ -81,13 +86,25 @@ def horizon(figures: Figures) -> Horizon:
 
 
 def advise(
-    figures: Figures, comparison: Comparison | None, goals: Goals | None = None
+    figures: Figures,
+    *,
+    comparison: Comparison | None = None,
+    repeats: Repeats | None = None,
+    goals: Goals | None = None,
 ) -> tuple[list[Advice], list[Lacking]]:
-    """Give the changes that the numbers speak for, the most dollars first, and what cannot be told yet."""
+    """Give the changes that the numbers speak for, the most dollars first, and what cannot be told yet.
+
+    Args:
+        figures: what happened.
+        comparison: of the routed requests with others; None if there is none.
+        repeats: requests that were asked before; None if they are not counted.
+        goals: what the application wants; `Goals()` if None.
+    """
     goals, to = goals or Goals(), horizon(figures)
     found = list(
         chain(
             _cache_off(figures, to),
+            _repeated(figures, repeats, to),
             _wrong_answers(figures, goals, to),
             _routing(figures, comparison, goals, to),
             _losing_drafts(figures, to),
@@ -131,6 +148,29 @@ def _off(endpoint: Endpoint, to: Horizon) -> Advice:
         f"{to.words} is given up.",
         how="a model with cache=False in LangChain, or without CachedLLM in LlamaIndex, for this endpoint",
         usd=-gives_up,
+    )
+
+
+def _repeated(figures: Figures, repeats: Repeats | None, to: Horizon) -> Found:
+    summary = figures.summary
+    hits = sum(summary.hits.values())
+    missed = summary.requests - hits
+    if repeats is None or not 0 < repeats.requests <= missed:
+        return
+    of = rate(repeats.requests, missed)
+    if of is None or of.low < _MANY_REPEATS:
+        return
+    saves = float(repeats.cost_usd) * to.factor
+    yield Advice(
+        title="Keep answers for longer" if hits else "Put a cache before the models",
+        because=f"{count(repeats.requests)} requests, {between(of)} of those that no cache answered, were to the letter what "
+        f"was asked before, and were paid again: {money(repeats.cost_usd)}.",
+        effect=f"Saves up to {money(saves)} {to.words}: all of it if every answer may be kept for ever, less with a shorter "
+        "time to live, and nothing where each answer has to be a new one.",
+        how="SemanticCache(ttl=…), longer where answers stay true"
+        if hits
+        else "set_llm_cache(SemanticCache()), CachedLLM(…)",
+        usd=saves,
     )
 
 

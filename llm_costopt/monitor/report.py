@@ -66,7 +66,8 @@ def page(ledger: Ledger, *, name: str, hours: float | None = None, goals: Goals 
         return _render(figures=None, empty=empty, **told)
     goals = goals or Goals()
     found = _compared(ledger, figures)
-    advice, lacking = advise(figures, None if isinstance(found, str) else found, goals)
+    comparison = None if isinstance(found, str) else found
+    advice, lacking = advise(figures, comparison=comparison, repeats=ledger.repeats(hours), goals=goals)
     return _render(
         figures=figures,
         headline=_headline(figures),
