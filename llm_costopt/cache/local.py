@@ -4,6 +4,7 @@ import os
 import sqlite3
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -132,6 +133,14 @@ class LocalStore:
     def keep_learned(self, state: str) -> None:
         """Keep what was learned beside the entries."""
         self._rows.keep_learned(state)
+
+    def add_counts(self, counts: Mapping[str, int], now: float) -> None:
+        """Add *counts* to those that are kept beside the entries."""
+        self._rows.add_counts(counts, now)
+
+    def counts(self) -> dict[str, int]:
+        """Return what `add_counts` has added up."""
+        return self._rows.counts()
 
     def close(self) -> None:
         """Close the file; what was stored stays."""

@@ -111,6 +111,12 @@ class Checked:
 _Z2 = 1.96**2
 
 
+def checked_of(counts: Mapping[str, int]) -> Checked:
+    """Read them off what a tally has counted."""
+    visible = counts.get("visible_thousandths", 0) / 1000
+    return Checked(compared=counts.get("compared", 0), agreed=counts.get("agreed", 0), visible=visible)
+
+
 class Tally:
     """Counts of what happens, by any number of threads."""
 
@@ -119,7 +125,7 @@ class Tally:
         self._counts: Counter[str] = Counter()
         self._not_stored: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
-        self._visible = 0.0
+        self._noted: Counter[str] = Counter()
 
     def count(self, what: str) -> None:
         """Count one of the fields of `CacheStats`."""
@@ -141,7 +147,14 @@ class Tally:
         with self._lock:
             self._counts["compared"] += 1
             self._counts["agreed"] += right
-            self._visible += seen
+            self._counts["visible_thousandths"] += round(1000 * seen)
+
+    def unnoted(self) -> dict[str, int]:
+        """Return what was counted since this was asked last."""
+        with self._lock:
+            new = self._counts - self._noted
+            self._noted = self._counts.copy()
+            return dict(new)
 
     def stats(self, *, entries: int | None, off: int, waited: int) -> CacheStats:
         """Give the counts so far."""
@@ -160,9 +173,7 @@ class Tally:
                         "would_semantic",
                     )
                 },
-                checked=Checked(
-                    compared=self._counts["compared"], agreed=self._counts["agreed"], visible=self._visible
-                ),
+                checked=checked_of(self._counts),
                 not_stored=dict(self._not_stored),
                 refused=dict(self._refused),
                 entries=entries,

@@ -40,6 +40,9 @@ from llm_costopt.types import Answer, CacheKind, Question
 log = logging.getLogger(__name__)
 
 
+NOTED = 60.0
+"""Seconds for which figures are kept in memory before they are noted beside the entries."""
+
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
 
@@ -148,6 +151,7 @@ class SemanticCache:
         self._flights = Flights(self._single_flight)
         self._refreshes = Refreshes()
         self._observation = Observation(self._tally)
+        self._noted_at = float("-inf")
         self._economy = Economy(self._min_hit_rate)
         self._policies = self._make_policies()
         self._pid = os.getpid()  # last: until here a second thread must not take this cache for open
@@ -176,6 +180,12 @@ class SemanticCache:
             self._knows_learned = True
             return Policies(self._chosen, self._guards, kept and json.loads(kept), self._rng)
         return Policies(self._chosen, self._guards, None, self._rng)
+
+    def _note(self, now: float) -> None:
+        """Add to the figures that `llm-costopt cache` prints."""
+        self._noted_at = now
+        if counts := self._tally.unnoted():
+            self._store.add_counts(counts, now)
 
     def _keep_learned(self, state: Mapping[str, Any] | None) -> None:
         if state is None:
@@ -229,6 +239,9 @@ class SemanticCache:
             return self._chosen.now().mode != "off" and self._save(question, key, answer, payload)
         finally:
             self._flights.land(key.exact)
+            if (now := self._clock()) - self._noted_at >= NOTED:
+                with self.failsafe("bookkeeping"):
+                    self._note(now)
 
     def leave(self) -> None:
         """Let those go on that wait for a request of this thread, which has failed."""
@@ -331,6 +344,8 @@ class SemanticCache:
 
     def close(self) -> None:
         """Close the store; later lookups miss."""
+        with self.failsafe("bookkeeping"):
+            self._note(self._clock())
         self._store.close()
 
     @contextmanager

@@ -67,6 +67,13 @@ CREATE TABLE learned (namespace TEXT PRIMARY KEY, state TEXT NOT NULL)
 """
 
 
+# Made when it is first needed: for a table of another version all that is stored would be set aside.
+_COUNTS = """
+CREATE TABLE IF NOT EXISTS counts
+(namespace TEXT, name TEXT, n INTEGER NOT NULL, PRIMARY KEY (namespace, name)) WITHOUT ROWID
+"""
+
+
 class Indexed(NamedTuple):
     """What an index has to know of an entry."""
 
@@ -198,6 +205,20 @@ class SQLiteStore:
         """Keep what was learned beside the entries."""
         self._db.run("INSERT OR REPLACE INTO learned (namespace, state) VALUES (?, ?)", self._namespace, state)
 
+    def add_counts(self, counts: Mapping[str, int], now: float) -> None:
+        """Add *counts* to those that are kept beside the entries."""
+        with self._db.transaction("IMMEDIATE") as db:
+            db.execute(_COUNTS)
+            db.execute("INSERT OR IGNORE INTO counts VALUES (?, 'since', ?)", [self._namespace, int(now)])
+            db.executemany(
+                "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT (namespace, name) DO UPDATE SET n = n + excluded.n",
+                [(self._namespace, name, n) for name, n in counts.items()],
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Return what `add_counts` has added up."""
+        return counts_of(self._db, self._namespace)
+
     def __len__(self) -> int:
         """Count the entries of all namespaces."""
         return int(self._db.run("SELECT COUNT(*) FROM entries")[0][0])
@@ -214,6 +235,25 @@ class SQLiteStore:
         found = dict(rows[0])
         found["id"], found["tags"] = str(found["id"]), tuple(json.loads(found["tags"]))
         return Entry(**found)
+
+
+def counts_of(db: Database, namespace: str) -> dict[str, int]:
+    """Return what was counted in *namespace*."""
+    if not db.run("SELECT 1 FROM sqlite_master WHERE name = 'counts'"):
+        return {}
+    return dict(map(tuple, db.run("SELECT name, n FROM counts WHERE namespace = ?", namespace)))
+
+
+def look_into(path: str | os.PathLike[str]) -> Database:
+    """Open the file of a cache that is there, without setting it aside or making one.
+
+    Raises:
+        ValueError: there is none, or it cannot be used.
+    """
+    file = Path(path)
+    if not file.is_file() or not file.stat().st_size:
+        raise ValueError(f"{path}: there is no cache; give the path= that `SemanticCache` was given")
+    return Database(file, what="cache", schema=_SCHEMA, owner=_OURS, version=_VERSION, patience=_PATIENCE)
 
 
 def _open(path: str | os.PathLike[str] | None) -> Database:
