@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 COUNT = 8
+FINE = 1e-4
+"""What two similarities of the same vectors may differ by: the sketched index keeps 16 bits a number."""
 SIZES = (1000, 10_000, 100_000, 1_000_000)
 KINDS = ("exact", "sketch", "default", "faiss flat", "faiss hnsw")
 WORDS = (
@@ -163,7 +165,7 @@ def fidelity(found: list[list[float]], folder: Path, size: int) -> dict[str, Any
 def _matched(want: Any, got: list[float]) -> list[bool]:
     left, hits = sorted(got), []
     for similarity in want:
-        match = next((g for g in left if abs(g - similarity) < 1e-5), None)
+        match = next((g for g in left if abs(g - similarity) < FINE), None)
         hits.append(match is not None)
         if match is not None:
             left.remove(match)

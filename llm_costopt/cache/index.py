@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_costopt.cache.embed import Rows, Vector
+from llm_costopt.cache.fixed import Fixed, cosines, fixed, floating
 from llm_costopt.cache.sketch import FAR, Sketch, candidates, mean_of
 
 EXACT_BELOW = 8000
@@ -134,12 +135,12 @@ class MemoryIndex:
     def __len__(self) -> int:
         return len(self._where)
 
-    def _append(self, place: _Place, before: "_Snapshot", ids: list[int], rows: Rows) -> "_Snapshot":
+    def _append(self, place: _Place, before: "_Snapshot", ids: list[int], rows: Rows | Fixed) -> "_Snapshot":
         chunks, end = before.chunks, before.rows
         while ids:
             if end == CHUNK * len(chunks):
                 # Behind a full chunk comes one that never has to grow: memory that is not written to costs nothing.
-                chunks = (*chunks, _Chunk(place, CHUNK if chunks else 1))
+                chunks = (*chunks, _Chunk(place, CHUNK, fixed=True) if chunks else _Chunk(place, 1))
             start = end - CHUNK * (len(chunks) - 1)
             fit = min(len(ids), CHUNK - start)
             chunks[-1].write(start, ids[:fit], rows[:fit])
@@ -174,25 +175,40 @@ _EMPTY = _Snapshot((), 0, 0)
 
 
 class _Chunk:
-    """Up to CHUNK rows of one scope; when it grows, its arrays make place for longer ones that begin the same."""
+    """Up to CHUNK rows of one scope; when it grows, its arrays make place for longer ones that begin the same.
+
+    Rows with a sketch are in 16 bits a number, since only few of them are multiplied; others are as they came.
+    """
 
     __slots__ = ("ids", "place", "removed", "rows", "sketch")
 
-    def __init__(self, place: _Place, capacity: int) -> None:
+    def __init__(self, place: _Place, capacity: int, *, fixed: bool = False) -> None:
         self.place = place
         self.removed = 0
         self.ids: _Ids = np.zeros(capacity, dtype=np.int64)
-        self.rows: Rows = np.empty((capacity, place[1]), dtype=np.float32)
+        shape = (capacity, place[1])
+        self.rows: Rows | Fixed = np.empty(shape, np.int16) if fixed else np.empty(shape, np.float32)
         self.sketch: Sketch | None = None
 
-    def write(self, start: int, ids: list[int], rows: Rows) -> None:
+    @property
+    def is_fixed(self) -> bool:
+        return self.rows.dtype == np.int16
+
+    def fix(self, used: int) -> None:
+        """Pass to 16 bits a number; so many rows are in use."""
+        if not self.is_fixed:
+            rows: Fixed = np.empty(self.rows.shape, dtype=np.int16)
+            rows[:used] = fixed(self.rows[:used])
+            self.rows = rows
+
+    def write(self, start: int, ids: list[int], rows: Rows | Fixed) -> None:
         end = start + len(ids)
         if end > len(self.ids):
-            longer = _Chunk(self.place, min(CHUNK, max(end, 2 * len(self.ids))))
+            longer = _Chunk(self.place, min(CHUNK, max(end, 2 * len(self.ids))), fixed=self.is_fixed)
             longer.ids[:start], longer.rows[:start] = self.ids[:start], self.rows[:start]
             self.ids, self.rows = longer.ids, longer.rows
         self.ids[start:end] = ids
-        self.rows[start:end] = rows
+        self.rows[start:end] = fixed(rows) if self.is_fixed else floating(rows)
         start, end = start - start % STEP, end - end % STEP
         if end > start and self.sketch is not None and self.sketch.far.size == len(self.rows):
             self.sketch.write(start, self.rows[start:end])
@@ -220,6 +236,7 @@ def _sketch(snapshot: _Snapshot) -> None:
         chunk, rows = used[n]
         if chunk.is_sketched(rows):
             break
+        chunk.fix(rows)
         source, seen = used[n - 1] if n and rows < SKETCHED_AGAIN else used[n]
         sketch = Sketch(mean_of(source.rows[:seen]), len(chunk.rows), seen=rows)
         sketch.write(0, chunk.rows[: rows - rows % STEP])
@@ -228,8 +245,7 @@ def _sketch(snapshot: _Snapshot) -> None:
 
 
 def _all(snapshot: _Snapshot, vector: Vector) -> tuple[_Ids, Vector]:
-    # Not `@`, which waits for threads: 2,000 rows take 0.05 ms, with fewer free cores than BLAS threads 24 ms.
-    similarity = np.concatenate([np.vecdot(chunk.rows[:used], vector) for chunk, used in snapshot.used()])
+    similarity = np.concatenate([cosines(chunk.rows[:used], vector) for chunk, used in snapshot.used()])
     return np.concatenate([chunk.ids[:used] for chunk, used in snapshot.used()]), similarity
 
 
@@ -238,15 +254,14 @@ def _picked(snapshot: _Snapshot, vector: Vector, count: int) -> tuple[_Ids, Vect
     sketches = [(chunk.sketch, rows - rows % STEP) for chunk, rows in used if chunk.sketch]
     picked = np.concatenate([candidates(sketches, vector, count), np.arange(snapshot.rows - tail, snapshot.rows)])
     bounds = picked.searchsorted([CHUNK * n for n in range(len(used) + 1)])
-    rows = np.empty((picked.size, vector.size), dtype=np.float32)
+    rows = np.empty((picked.size, vector.size), dtype=np.int16)
     ids = np.empty(picked.size, dtype=np.int64)
     for n, (chunk, _) in enumerate(used):
         part = slice(bounds[n], bounds[n + 1])
         here = picked[part] - CHUNK * n
         chunk.rows.take(here, axis=0, out=rows[part], mode="clip")
         chunk.ids.take(here, out=ids[part], mode="clip")
-    similarity = np.vecdot(rows, vector)
-    return ids, similarity
+    return ids, cosines(rows, vector)
 
 
 def _top(similarity: Vector, count: int) -> NDArray[np.intp]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_costopt.cache.embed import Rows, Vector
+from llm_costopt.cache.fixed import Fixed, floating
 
 FIRST = 2
 """Words of every row that are compared: 128 bits, whatever the dimensions."""
@@ -44,10 +45,10 @@ class Sketch:
         self.columns = np.empty((-(-mean.size // 64), capacity), dtype=np.uint64)
         self.far = np.zeros(capacity, dtype=np.uint8)
 
-    def write(self, start: int, rows: Rows) -> None:
+    def write(self, start: int, rows: Rows | Fixed) -> None:
         """Sketch *rows* as those from *start* on."""
         for block in range(0, len(rows), BLOCK):
-            words = self.words(rows[block : block + BLOCK])
+            words = self.words(floating(rows[block : block + BLOCK]))
             self.columns[:, start + block : start + block + len(words)] = words.T
 
     def words(self, rows: Rows) -> NDArray[np.uint64]:
@@ -75,9 +76,9 @@ class Sketch:
             distance += np.bitwise_count(column.take(rows) ^ word)
 
 
-def mean_of(rows: Rows) -> Vector:
+def mean_of(rows: Rows | Fixed) -> Vector:
     """Estimate the mean of *rows*."""
-    mean: Vector = rows[:: max(1, len(rows) // SAMPLE)].mean(axis=0)
+    mean: Vector = floating(rows[:: max(1, len(rows) // SAMPLE)]).mean(axis=0)
     return mean
 
 

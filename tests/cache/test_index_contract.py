@@ -85,7 +85,7 @@ def test_the_nearest_come_first_with_their_similarity(make: Make) -> None:
     for asked in units(20, seed=8):
         found = index.near("one", asked, 8)
         assert ids(found) == nearest(vectors, asked, 8)
-        assert [s for _, s in found] == pytest.approx([float(vectors[n] @ asked) for n, _ in found], abs=1e-5)
+        assert [s for _, s in found] == pytest.approx([float(vectors[n] @ asked) for n, _ in found], abs=1e-4)
 
 
 def test_an_empty_index_finds_nothing(make: Make) -> None:
@@ -118,7 +118,7 @@ def test_an_id_that_is_there_stays_as_it_is(make: Make) -> None:
 
     ((found, similarity),) = index.near("one", first, 5)
     assert found == 1
-    assert similarity == pytest.approx(1.0, abs=1e-5)
+    assert similarity == pytest.approx(1.0, abs=1e-4)
     assert index.near("two", second, 5) == index.near("one", units(1, 128)[0], 5) == []
     assert len(index) == 1
 
@@ -191,7 +191,7 @@ def test_vectors_of_another_length_live_apart(make: Make, lengths: tuple[int, in
         asked = units(1, length, seed=8)[0]
         found = index.near("one", asked, 4)
         assert [s for _, s in found] == pytest.approx(
-            [float(vectors[n] @ asked) for n in nearest(vectors, asked, 4)], abs=1e-5
+            [float(vectors[n] @ asked) for n in nearest(vectors, asked, 4)], abs=1e-4
         )
         assert index.size("one", length) == 160
     index.remove(1)
@@ -241,7 +241,7 @@ def test_two_threads_may_write_and_search_at_once(make: Make) -> None:
         writer, searcher = pool.submit(write), pool.submit(search)
         writer.result()
 
-        assert all(abs(s - float(vectors[n] @ asked)) < 1e-5 for n, s in searcher.result())
+        assert all(abs(s - float(vectors[n] @ asked)) < 1e-4 for n, s in searcher.result())
     left = {n: v for n, v in vectors.items() if n % 3}
     assert ids(index.near("one", asked, 8)) == nearest(left, asked, 8)
     assert len(index) == len(left)

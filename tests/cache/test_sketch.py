@@ -44,7 +44,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dimensions", [64, 100, 256, 384, 1536])
 def test_a_sketch_finds_what_could_be_a_hit(dimensions: int) -> None:
-    """Of the 8 nearest, all that are at least 0.6 alike are found among 4,000, in order and with exact similarities."""
+    """Of the 8 nearest, all that are at least 0.6 alike are found among 4,000, in order, with similarities to four digits."""
     rows = like_questions(4000, dimensions)
     index = filled(rows, exact_below=0)
 
@@ -54,7 +54,7 @@ def test_a_sketch_finds_what_could_be_a_hit(dimensions: int) -> None:
         want = [n for n in np.argsort(-similarity)[:8] if similarity[n] >= 0.6]
         found = index.near("one", vector, 8)
         assert [n for n, _ in found][: len(want)] == [n + 1 for n in want]
-        assert [s for _, s in found] == pytest.approx([float(similarity[n - 1]) for n, _ in found], abs=1e-5)
+        assert [s for _, s in found] == pytest.approx([float(similarity[n - 1]) for n, _ in found], abs=1e-4)
 
 
 def test_a_sketch_reads_few_rows() -> None:
@@ -113,7 +113,7 @@ def test_what_is_very_near_is_found_after_any_changes(
     assert {n - 1 for n, _ in found} <= there
     assert (asked + 1 in [n for n, _ in found]) == (asked in there)
     assert [s for _, s in found] == sorted((s for _, s in found), reverse=True)
-    assert all(s == pytest.approx(float(ROWS[n - 1] @ ROWS[asked]), abs=1e-5) for n, s in found)
+    assert all(s == pytest.approx(float(ROWS[n - 1] @ ROWS[asked]), abs=1e-4) for n, s in found)
 
 
 def with_duplicates(dimensions: int) -> tuple[Rows, list[int]]:
@@ -197,7 +197,7 @@ def test_threads_may_search_while_the_index_outgrows_an_exact_search() -> None:
 
     asked: Vector = rows[-1]
     assert all(len(found) == len({n for n, _ in found}) for found in searches)
-    assert all(abs(s - float(rows[n - 1] @ asked)) < 1e-5 for found in searches for n, s in found)
+    assert all(abs(s - float(rows[n - 1] @ asked)) < 1e-4 for found in searches for n, s in found)
     gone = {row - 250 for row in range(301, 1500) if row % 4}
     assert len(index) == 1500 - len(gone)
     assert index.near("one", rows[-1], 1)[0][0] == 1500
