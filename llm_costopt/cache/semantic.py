@@ -28,6 +28,7 @@ from llm_costopt.cache.scope import Surroundings, surroundings
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
+from llm_costopt.errors import place_of
 from llm_costopt.faults import fault
 from llm_costopt.recent import Recent
 from llm_costopt.types import Answer, CacheKind, Question
@@ -339,12 +340,12 @@ class SemanticCache:
             yield
         except CircuitOpenError:
             self._tally.count("errors")
-            log.debug("cache %s left off", doing, exc_info=True)  # the breaker has warned, once for all of them
-        except Exception as problem:
+            log.debug("cache %s left off", doing)  # the breaker has warned, once for all of them
+        except Exception as problem:  # noqa: BLE001 - whatever fails here must not fail the call
             self._tally.count("errors")
             # The type alone: a message may quote what was asked.
             log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
-            log.debug("the failure", exc_info=True)
+            log.debug("the failure came from\n%s", place_of(problem))
 
     def _checked(self, score: float) -> None:
         self._scored("", score)

@@ -457,11 +457,12 @@ def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixtu
     cache = make(embedder=OddEmbedder(broken))
     with pytest.raises(ConnectionError):
         cache.find(ask(RICE))
-    with caplog.at_level(logging.INFO), cache.failsafe("lookup"):
+    with caplog.at_level(logging.DEBUG), cache.failsafe("lookup"):
         cache.find(ask(RICE))
 
     assert cache.stats().errors == 1
     assert "lookup failed (ConnectionError)" in caplog.text
+    assert "in broken" in caplog.text
     assert "rice" not in caplog.text
 
 
