@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from llm_costopt.database import Database
 from llm_costopt.monitor import rollup, tables
+from llm_costopt.monitor.figures import Figures, figures_of
 from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import CAUSES, Summary, summarise, units, usd
 from llm_costopt.monitor.totals import By, Total, totals_of
@@ -206,6 +207,14 @@ class Ledger:
         """
         with self._db.transaction() as db:
             return totals_of(db, by, self._since(hours))
+
+    def figures(self, hours: float | None = None) -> Figures | None:
+        """Sum up what a report shows of the last *hours*, or of all there is; None without a call.
+
+        Every call is read, some seconds for a million, but a few thousand rows are kept.
+        """
+        with self._db.transaction() as db:
+            return figures_of(db, self._since(hours), self._clock())
 
     def prune(self, days: float) -> int:
         """Forget the calls that ended more than *days* before this hour began, their scores and texts; say how many calls.
