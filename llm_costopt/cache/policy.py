@@ -48,6 +48,15 @@ def seen_share(same: Sequence[int], says: int) -> float:
     return 1 - MISSED * FURTHER ** (len(same) - 1) if prose else 1.0
 
 
+def score_of(right: bool, seen: float) -> float:
+    """Say how good a would-be hit was: 1 where the answers were seen to say the same, else 0, and of prose the chance that they do.
+
+    That chance is taken at even odds: what the verifier believes is what is being checked. So for prose the level is too
+    low, and its change is what says something.
+    """
+    return 1.0 if right else (1 - seen) / (2 - seen)
+
+
 class Threshold:
     """Serve the nearest neighbour above a *threshold* that no guard refuses."""
 

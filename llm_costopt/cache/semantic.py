@@ -24,6 +24,7 @@ from llm_costopt.cache.key import Key, exact_only, key_of
 from llm_costopt.cache.local import LocalStore
 from llm_costopt.cache.observe import Observation
 from llm_costopt.cache.policies import Policies
+from llm_costopt.cache.policy import score_of
 from llm_costopt.cache.records import CacheStats, Hit, Tally
 from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
@@ -31,6 +32,7 @@ from llm_costopt.cache.settings import Chosen, Settings, check
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
+from llm_costopt.errors import place_of
 from llm_costopt.faults import fault
 from llm_costopt.presets import Endpoints, Preset
 from llm_costopt.recent import Recent
@@ -45,6 +47,9 @@ NOTED = 60.0
 
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
+
+OnScore = Callable[..., object]
+"""`(hit, score, *, about)`: told how good an answer from the cache is, from 0 to 1; must not block for long."""
 
 
 class SemanticCache:
@@ -79,6 +84,9 @@ class SemanticCache:
         embedder: turns a question into a vector; the bundled one if not given.
         index: finds what is near, such as a `FaissIndex` or a `QdrantIndex` of this cache's own; in process if not given.
         guards: with *threshold*, may refuse a candidate; all of `guards.GUARDS` if not given.
+        on_score: is told how good answers from the cache are, as `alerts.score` and `metrics.score` of the monitor expect it:
+            `(hit, score, about="cache")` with a score from 0 to 1, for each would-be hit that was compared (*hit* is empty,
+            for none was served) and for each `feedback`. Where it fails, that is only counted.
         clock: seconds since the epoch.
         rng: numbers in [0, 1), for the jitter of the times and the choice of what is checked.
 
@@ -110,6 +118,7 @@ class SemanticCache:
         embedder: Embedder | None = None,
         index: VectorIndex | None = None,
         guards: Sequence[Guard] = GUARDS,
+        on_score: OnScore | None = None,
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -137,6 +146,7 @@ class SemanticCache:
         self._namespace = namespace
         self._embedder = embedder or WordLlamaEmbedder()
         self._guards = tuple(guards)
+        self._on_score = on_score
         self._clock = clock
         self._rng = rng
         self._open(index)
@@ -290,6 +300,7 @@ class SemanticCache:
         found = self._store.by_id(entry) if entry else None
         if found is None:
             return False
+        self._scored(about, float(ok))
         self._keep_learned(self._policies.usual.judged(exact, right=ok))
         if not ok and found.exact == exact:
             self._store.delete(entry)
@@ -355,12 +366,21 @@ class SemanticCache:
             yield
         except CircuitOpenError:
             self._tally.count("errors")
-            log.debug("cache %s left off", doing, exc_info=True)  # the breaker has warned, once for all of them
-        except Exception as problem:
+            log.debug("cache %s left off", doing)  # the breaker has warned, once for all of them
+        except Exception as problem:  # noqa: BLE001 - whatever fails here must not fail the call
             self._tally.count("errors")
             # The type alone: a message may quote what was asked.
             log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
-            log.debug("the failure", exc_info=True)
+            log.debug("the failure came from\n%s", place_of(problem))
+
+    def _compared(self, right: bool, seen: float) -> None:
+        self._tally.compared(right, seen)
+        self._scored("", score_of(right, seen))
+
+    def _scored(self, hit: str, score: float) -> None:
+        if self._on_score is not None:
+            with self.failsafe("score"):
+                self._on_score(hit, score, about="cache")
 
     def _after_fork(self) -> None:
         # Another thread may have held a lock or been amid a change of the index, so that the child begins with its own.
@@ -475,7 +495,7 @@ class SemanticCache:
         text = None if self._economy.is_off(key.endpoint) else self._text_to_match(question, key)
         vector = None if text is None else self._vector(text, None)
         says = self._says(key, vector, answer.text)
-        self._keep_learned(self._policies.usual.answered(key.exact, says, self._tally.compared))
+        self._keep_learned(self._policies.usual.answered(key.exact, says, self._compared))
         if self._observation.answered(key.exact, says, partial(self._observed, key)):
             self._tally.not_stored("observed")  # a hit would have stored nothing
             return False
@@ -499,6 +519,7 @@ class SemanticCache:
         return True
 
     def _observed(self, key: Key, right: bool, seen: float) -> None:
+        self._scored("", score_of(right, seen))
         self._keep_learned(self._policies.usual.judged(key.exact, right=right, seen=seen))
 
     def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
