@@ -313,13 +313,14 @@ class Runner:
             while line.rows and self._line_due(lane, line) <= self._clock():
                 backend = self._backends[lane.provider]
                 rows = line.take(backend.max_rows, backend.max_bytes)
-                hold = None
+                back = None
                 try:
-                    hold = self._worker.send(lane, rows)
+                    back = self._worker.send(lane, rows)
                 finally:
                     self._put(self._store.where(rows))
-                if hold is not None:
-                    line.held = self._clock() + hold
+                if back is not None:
+                    line.held = self._clock() + back.wait
+                    line.room = back.room or line.room
 
     def _line_due(self, lane: Lane, line: Line) -> float:
         backend = self._backends[lane.provider]

@@ -275,6 +275,27 @@ async def test_what_is_too_large_is_split(
     assert [len(batch.rows) for batch in provider.batches] == [3, 3, 1]
 
 
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_body_that_is_too_large_is_halved(queue: BatchQueue, ask: Ask, anthropic: bool) -> None:
+    """HTTP 413 halves the job until it fits; a row that is too large alone gets that error, and the others stay many in a job."""
+    sizes: list[int] = []
+
+    def intercept(method: str, path: str, _: int) -> int | None:
+        large = path == ("/v1/messages/batches" if anthropic else "/v1/files") and method == "POST"
+        sizes.extend([provider.size] if large else [])
+        return 413 if large and provider.size > 4000 else None
+
+    huge = "x" * 5000
+    with Provider(intercept=intercept) as provider:
+        replies = await ask(queue, provider, *(f"q{n}" for n in range(20)), huge, anthropic=anthropic)
+
+    assert [reply.status_code for reply in replies] == [200] * 20 + [413]
+    assert "scripted 413" in replies[-1].json()["error"]["message"]
+    assert set(provider.paid().values()) == {1}
+    assert sum(size > 4000 for size in sizes) <= 4  # what was refused: all, a half, and the huge one alone
+    assert len(provider.batches) <= 4
+
+
 async def test_a_wrong_key_fails_everybody_at_once(queue: BatchQueue, ask: Ask) -> None:
     """What the provider says to the upload is what every caller is told."""
     with Provider(intercept=lambda _m, path, _n: 401 if path == "/v1/files" else None) as provider:
