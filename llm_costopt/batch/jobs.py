@@ -336,9 +336,10 @@ class JobStore:
         )  # fmt: skip
         return counts[0]["n"] or 0
 
-    def oldest(self) -> float | None:
-        """Say when the oldest unanswered row was asked for."""
-        return self._db.run("SELECT min(asked) AS at FROM rows WHERE state != 'answered'")[0]["at"]  # type: ignore[no-any-return]
+    def oldest(self, state: str | None = None) -> float | None:
+        """Say when the oldest unanswered row was asked for, or of those in *state*."""
+        query = "SELECT min(asked) AS at FROM rows WHERE state != 'answered' AND (? IS NULL OR state = ?)"
+        return self._db.run(query, state, state)[0]["at"]  # type: ignore[no-any-return]
 
     def _each(self, query: str, ids: Collection[int]) -> Iterator[Any]:
         numbers = list(ids)

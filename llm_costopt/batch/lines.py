@@ -50,7 +50,6 @@ class Line:
 
     def due(self, most_rows: int, most_bytes: int, *, gather: float, max_wait: float) -> float:
         """Say when to send: once nobody new comes for *gather* seconds, after *max_wait*, or as soon as it is full."""
-        many = len(self.rows) >= min(most_rows, self.most or most_rows)
-        full = many or self.size >= min(most_bytes, self.room or most_bytes)
+        full = len(self.rows) >= min(most_rows, self.most or most_rows) or self.size >= most_bytes
         ready = 0.0 if full else min(self.last + gather, self.first + max_wait)
         return max(ready, self.held)
