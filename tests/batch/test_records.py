@@ -151,6 +151,8 @@ async def test_figures(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
 
     assert (empty.waiting, empty.oldest, empty.rows) == (0, None, {})
     assert full.oldest is not None
+    assert full.oldest_queued == full.oldest
+    assert (after.oldest_queued, after.next_expiry) == (None, None)
     assert full.waiting == 2
     assert (after.waiting, after.oldest) == (0, None)
     assert (after.jobs, after.rows) == ({"done": 1}, {"succeeded": 2})

@@ -1,6 +1,7 @@
 """What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import openai
 import pytest
 
+from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
-from tests.batch.conftest import Ask
+from llm_costopt.batch.work import Pace, Watch
+from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Json, Provider, Told, ok, result
 
 
@@ -260,6 +263,31 @@ async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any
     assert [len(batch.rows) for batch in provider.batches] == [8, 4, 4, 2, 2, 2, 2]
 
 
+async def test_what_was_held_back_goes_when_another_job_ends(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """A batch that does not fit beside one at work waits for the end of that one, not for the next look, and goes unhalved."""
+    errors = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
+    ended = False
+
+    def script(batch: Batch) -> Told:
+        if batch.id == "batch_0":
+            return Told(output=[ok(row) for row in batch.rows]) if ended else Told(status="in_progress")
+        if not ended:
+            return Told(status="failed", more={"errors": errors})
+        return Told(output=[ok(row) for row in batch.rows])
+
+    slow = soon | {"poll": (0.02, 3600.0)}
+    with BatchQueue(tmp_path / "jobs.db", **slow) as queue, Provider(script) as provider:
+        first = asyncio.create_task(ask(queue, provider, "first"))
+        await until(lambda: queue.stats().jobs.get("running"))
+        rest = asyncio.create_task(ask(queue, provider, "a", "b", "c", "d"))
+        await until(lambda: len(provider.batches) == 2 and queue.stats().rows.get("queued") == 4)
+        ended = True
+        replies = [*await first, *await rest]
+
+    assert [words(reply) for reply in replies] == ["re: first", "re: a", "re: b", "re: c", "re: d"]
+    assert [len(batch.rows) for batch in provider.batches] == [1, 4, 4]
+
+
 @pytest.mark.parametrize(("limit", "value"), [("max_rows", 3), ("max_bytes", 1000)])
 async def test_what_is_too_large_is_split(
     queue: BatchQueue, ask: Ask, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
@@ -331,6 +359,36 @@ async def test_what_passes_is_waited_out(queue: BatchQueue, ask: Ask, fault: int
 
     assert [words(reply) for reply in replies] == ["re: one", "re: two"]
     assert max(provider.paid().values()) == 1
+
+
+def test_looks_become_rarer() -> None:
+    """Each wait for the next look is half as long again, up to the most, and as long as the provider asks for at least."""
+    lane = Lane(provider="openai", base_url="http://a", endpoint="/v1/chat/completions", model="m", account="k")
+    watch = Watch(job="j", lane=lane, due=0.0)
+    pace = Pace(first=4.0, most=10.0, lease=1.0, settle=1.0)
+    waits = []
+    for _ in range(4):
+        watch.wait(100.0, pace)
+        waits.append(watch.due - 100.0)
+    watch.wait(100.0, pace, at_least=60.0)
+
+    assert waits == [4.0, 6.0, 9.0, 10.0]
+    assert watch.due == 160.0
+
+
+async def test_one_thread_looks_after_all_jobs(queue: BatchQueue, ask: Ask) -> None:
+    """Three jobs of three models at once are looked after by one thread, and by no task of the caller's loop."""
+    models = [f"m{n}" for n in range(3)]
+    with Provider(lambda _: Told(status="in_progress")) as provider:
+        asked = [asyncio.create_task(ask(queue, provider, "q", model=model)) for model in models]
+        await until(lambda: len(provider.batches) == 3 and all(batch.looks for batch in provider.batches))
+        threads = [thread for thread in threading.enumerate() if thread.name == "llm-costopt-batch"]
+        provider.script = lambda batch: Told(output=[ok(row) for row in batch.rows])
+        await asyncio.gather(*asked)
+
+    assert len(provider.batches) == 3
+    assert len(threads) == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("anthropic", [False, True])
