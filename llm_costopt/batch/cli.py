@@ -21,8 +21,9 @@ from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.openai import OpenAIBatches
 from llm_costopt.batch.records import Price, Records
 from llm_costopt.batch.stored import Job
+from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.wire import http_library
-from llm_costopt.batch.work import Pace, Watch, Worker
+from llm_costopt.batch.work import Worker
 from llm_costopt.types import OnRecord
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from llm_costopt.batch.records import Price, Records
 from llm_costopt.batch.runner import OnClose, Plan, Runner
 from llm_costopt.batch.runs import watch
 from llm_costopt.batch.stored import Answered, Wanted
+from llm_costopt.batch.watch import Pace
 from llm_costopt.batch.wire import Ask, Reply, http_library
-from llm_costopt.batch.work import Pace
 from llm_costopt.types import OnRecord
 
 _STREAMS = (

@@ -18,9 +18,10 @@ from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
 from llm_costopt.batch.runs import failed, run_of
 from llm_costopt.batch.stored import Answered, Place
+from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
 from llm_costopt.batch.wire import Reply, http_library
-from llm_costopt.batch.work import Pace, Watch, Worker
+from llm_costopt.batch.work import Worker
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from llm_costopt import Ledger, Prices
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.transport import AsyncBatchTransport
-from llm_costopt.batch.work import Pace
+from llm_costopt.batch.watch import Pace
 from llm_costopt.cli import app
 from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok

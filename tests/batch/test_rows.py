@@ -11,7 +11,7 @@ import pytest
 
 from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
-from llm_costopt.batch.work import Pace, Watch
+from llm_costopt.batch.watch import Pace, Watch
 from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Json, Provider, Told, ok, result
 
