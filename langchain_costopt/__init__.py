@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langchain_costopt.rate_limiter import BatchWindow
     from langchain_costopt.router import RouterChatModel
     from llm_costopt.cache.scope import cache_scope
+    from llm_costopt.endpoints import endpoint
 
 __all__ = [
     "BatchWindow",
@@ -22,6 +23,7 @@ __all__ = [
     "RouterMiddleware",
     "SemanticCache",
     "cache_scope",
+    "endpoint",
     "use_batch_api",
 ]
 
@@ -35,6 +37,7 @@ __getattr__ = attach(
         "RouterMiddleware": "langchain_costopt.middleware",
         "SemanticCache": "langchain_costopt.cache",
         "cache_scope": "llm_costopt.cache.scope",
+        "endpoint": "llm_costopt.endpoints",
         "use_batch_api": "langchain_costopt.batch_api",
     },
     needs={"langchain_core": "langchain", "langchain_openai": "langchain", "langchain": "agents"},

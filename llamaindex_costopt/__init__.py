@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llamaindex_costopt.monitor import CostEventHandler
     from llamaindex_costopt.router import RouterLLM
     from llm_costopt.cache.scope import cache_scope
+    from llm_costopt.endpoints import endpoint
 
 __all__ = [
     "BatchingLLM",
@@ -18,6 +19,7 @@ __all__ = [
     "CostEventHandler",
     "RouterLLM",
     "cache_scope",
+    "endpoint",
     "use_batch_api",
 ]
 
@@ -29,6 +31,7 @@ __getattr__ = attach(
         "CostEventHandler": "llamaindex_costopt.monitor",
         "RouterLLM": "llamaindex_costopt.router",
         "cache_scope": "llm_costopt.cache.scope",
+        "endpoint": "llm_costopt.endpoints",
         "use_batch_api": "llamaindex_costopt.batch_api",
     },
     needs={"llama_index": "llamaindex"},

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llm_costopt.cache.records import CacheStats
     from llm_costopt.cache.scope import cache_scope
     from llm_costopt.cache.semantic import SemanticCache
+    from llm_costopt.endpoints import endpoint
     from llm_costopt.errors import BadLogError, BudgetExceededError, CostOptError, MissingExtraError
     from llm_costopt.monitor.ledger import Ledger
     from llm_costopt.monitor.prices import Prices
@@ -42,6 +43,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "cache_scope",
+    "endpoint",
 ]
 
 __getattr__ = attach(
@@ -52,6 +54,7 @@ __getattr__ = attach(
         "CacheStats": "llm_costopt.cache.records",
         "SemanticCache": "llm_costopt.cache.semantic",
         "cache_scope": "llm_costopt.cache.scope",
+        "endpoint": "llm_costopt.endpoints",
         **dict.fromkeys(
             ["BadLogError", "BudgetExceededError", "CostOptError", "MissingExtraError"], "llm_costopt.errors"
         ),

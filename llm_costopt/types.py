@@ -115,6 +115,13 @@ class Saved:
     """US dollars: a cheaper model instead of the strong one, less what rejected drafts and shadow calls cost."""
     batch: Decimal = Decimal(0)
     """US dollars: the discount of the provider's Batch API."""
+    prompt_cache: Decimal = Decimal(0)
+    """US dollars: tokens that the provider read from its own prompt cache, less the surcharge for those that it wrote there."""
+
+    @property
+    def total(self) -> Decimal:
+        """US dollars: all that we saved. The provider's prompt cache is no part of it: it works without us just as well."""
+        return self.cache + self.router + self.batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +166,12 @@ class CallRecord:
     """Whether another tier is asked if this call fails: its failure is then not the request's."""
     shadow: bool = False
     """Whether the call was made beside the answer, only to compare: it is no request of its own."""
+    endpoint: str | None = None
+    """The endpoint of the application that the call served, as it was told when the call started; None if nobody said."""
+    tenant: str | None = None
+    """The application's customer that the call served, told likewise; None if nobody said."""
+    request: str | None = None
+    """A keyed hash of the request, by which its repetitions are told without its text; None if nobody made one."""
 
 
 OnRecord = Callable[[CallRecord], None]

@@ -20,9 +20,14 @@ SCORES = "sum by (about) (increase(llm_answer_score_{}[1d]))"
 MODEL = '{model=~"$model"}'
 
 
-def saved(by: str, over: str, of: str = "increase") -> str:
+OURS = '{source!="prompt_cache"}'
+"""What we save: the provider's prompt cache works without us."""
+
+
+def saved(over: str, of: str = "increase", *, by: str = "", which: str = OURS) -> str:
     """Say what was saved: the difference of two counters."""
-    one, other = (f"sum{by} ({of}({name}[{over}]))" for name in ("llm_savings_usd_total", "llm_savings_lost_usd_total"))
+    names = ("llm_savings_usd_total", "llm_savings_lost_usd_total")
+    one, other = (f"sum{by} ({of}({name}{which}[{over}]))" for name in names)
     return f"{one} - {other}"
 
 
@@ -58,11 +63,13 @@ RATE = "$__rate_interval"
 PANELS: dict[str, list[stat.Panel | timeseries.Panel]] = {
     "Money": [
         number("Paid", USD, "sum(increase(llm_cost_usd_total[$__range]))", "Drafts and shadow calls included."),
-        number("Saved", USD, saved("", "$__range"), "Against the models that would have been asked."),
+        number(
+            "Saved", USD, saved("$__range"), "Against the models that would have been asked; without the prompt cache."
+        ),
         number(
             "Saved of what it would have cost",
             SHARE,
-            f"({saved('', '$__range')}) / (sum(increase(llm_cost_usd_total[$__range])) + ({saved('', '$__range')}))",
+            f"({saved('$__range')}) / (sum(increase(llm_cost_usd_total[$__range])) + ({saved('$__range')}))",
             "What is unpriced is in neither.",
         ),
         number(
@@ -76,11 +83,15 @@ PANELS: dict[str, list[stat.Panel | timeseries.Panel]] = {
             USD,
             (f"sum(rate(llm_cost_usd_total[{RATE}])) * 3600", "paid"),
             (
-                f"(sum(rate(llm_cost_usd_total[{RATE}])) + {saved('', RATE, 'rate')}) * 3600",
+                f"(sum(rate(llm_cost_usd_total[{RATE}])) + {saved(RATE, 'rate')}) * 3600",
                 "without cache, router, batch",
             ),
         ),
-        lines("Saved an hour, by cause", USD, (f"({saved(' by (source)', RATE, 'rate')}) * 3600", "{{source}}")),
+        lines(
+            "Saved an hour, by cause",
+            USD,
+            (f"({saved(RATE, 'rate', by=' by (source)', which='')}) * 3600", "{{source}}"),
+        ),
         lines(
             "US dollars an hour, by model",
             USD,

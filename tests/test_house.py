@@ -13,7 +13,19 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported")
+SHARED = (
+    "types",
+    "errors",
+    "flow",
+    "faults",
+    "database",
+    "recent",
+    "reported",
+    "endpoints",
+    "switch",
+    "presets",
+    "observed",
+)
 
 HEAVY = (
     "numpy",
@@ -116,6 +128,7 @@ def test_public_names() -> None:
         "RouterMiddleware",
         "SemanticCache",
         "cache_scope",
+        "endpoint",
         "use_batch_api",
     ]
     assert llamaindex.__all__ == [
@@ -124,12 +137,14 @@ def test_public_names() -> None:
         "CostEventHandler",
         "RouterLLM",
         "cache_scope",
+        "endpoint",
         "use_batch_api",
     ]
     assert core.__all__ == [
         "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",
         "CacheStats", "CallRecord", "CostOptError", "LearnedRules", "Ledger", "Message", "MissingExtraError", "Prices",
         "Question", "QueueStats", "Saved", "SemanticCache", "Summary", "ToolCall", "Usage", "cache_scope",
+        "endpoint",
     ]  # fmt: skip
     for module in (langchain, *([llamaindex] if importlib.util.find_spec("llama_index") else []), core):
         assert all(getattr(module, name).__module__.startswith(PACKAGES) for name in module.__all__)

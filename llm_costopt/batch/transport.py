@@ -8,6 +8,7 @@ from importlib import import_module
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
+from llm_costopt import switch
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.stored import Answered
 from llm_costopt.batch.wire import Ask, Reply
@@ -145,7 +146,8 @@ def _settle(future: "asyncio.Future[Answered | None]", answered: Answered | None
 
 
 def _may_travel(request: Any) -> bool:
-    return request.method == "POST" and str(request.url.path).endswith(_PATHS)
+    """Tell whether *request* is one of a chat, and the kill switch does not send it straight through."""
+    return request.method == "POST" and str(request.url.path).endswith(_PATHS) and switch.mode() == "on"
 
 
 def _ask(request: Any, body: bytes) -> Ask:

@@ -1,5 +1,6 @@
 """What one answer cost and what it saved, by cause: the one place where both hosts get their amounts from."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 from llm_costopt.monitor.prices import Price
@@ -16,24 +17,43 @@ def account(
     batch: bool = False,
     baseline: str | None = None,
 ) -> tuple[Decimal | None, Saved | None]:
-    """Say what an answer cost and what it saved against *baseline*, in US dollars.
+    """Say what an answer cost and what it saved, in US dollars; an unknown amount is None.
 
-    The baseline is the model that would have been asked without us; if it is None, the model that answered.
-    What a rejected draft cost is charged by the ledger, since only there draft and escalation meet.
-    An unknown amount is None. A hit costs nothing even if nobody knows what it saved.
+    A call is held against what its tokens cost at the list price of *baseline*, none of them from the provider's prompt
+    cache. *baseline* is the model that would have been asked without us; if it is None, the model that answered. Down to
+    the cost lead, one after the other and so without counting anything twice, the prompt cache, the router, and the batch.
+    The prompt cache comes first and is taken at the baseline's prices, since without us it would have served the same
+    tokens there: what a cheaper model saves is only what is left.
+
+    A hit is held against its stored call as it was, prompt cache included. It costs nothing even if nobody knows what it
+    saved. What a rejected draft cost is charged by the ledger, since only there draft and escalation meet.
     """
     if usage is None:
         return (None if cache is None else Decimal(0)), None
-    listed = None if model is None else price(model, usage, provider=provider, batch=False)
-    usual = listed if baseline is None or baseline == model else _elsewhere(price, baseline, provider, usage)
+
+    def usual(tokens: Usage) -> Decimal | None:
+        if baseline is not None and baseline != model:
+            return _elsewhere(price, baseline, provider, tokens)
+        return None if model is None else price(model, tokens, provider=provider, batch=False)
+
+    held_against = usual(usage)
     if cache is not None:
-        return Decimal(0), None if usual is None else Saved(cache=usual)
-    if listed is None:
+        return Decimal(0), None if held_against is None else Saved(cache=held_against)
+    itself = baseline is None or baseline == model
+    listed = held_against if itself or model is None else price(model, usage, provider=provider, batch=False)
+    if model is None or listed is None:
         return None, None
     cost = price(model, usage, provider=provider, batch=True) if batch else listed
-    if cost is None or usual is None:
+    if cost is None or held_against is None:
         return cost, None
-    return cost, Saved(router=usual - listed, batch=listed - cost)
+    fresh = usual(_fresh(usage)) if usage.cache_read_tokens or usage.cache_write_tokens else held_against
+    by_provider = Decimal(0) if fresh is None else fresh - held_against
+    return cost, Saved(router=held_against - listed, batch=listed - cost, prompt_cache=by_provider)
+
+
+def _fresh(usage: Usage) -> Usage:
+    """Count the same tokens as if there were no prompt cache."""
+    return replace(usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
 
 
 def _elsewhere(price: Price, baseline: str, provider: str | None, usage: Usage) -> Decimal | None:

@@ -1,83 +1,43 @@
-"""Every call in an append-only SQLite table; prompts and answers are never kept."""
+"""Every call in an append-only SQLite table; prompts and answers are kept only by whoever calls `keep_text`."""
 
 import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Self
 
 from llm_costopt.database import Database
-from llm_costopt.monitor import rollup
+from llm_costopt.monitor import rollup, tables
+from llm_costopt.monitor.figures import Figures, figures_of
 from llm_costopt.monitor.requests import Request, requests_of
-from llm_costopt.monitor.summary import Summary, summarise, units, usd
+from llm_costopt.monitor.summary import CAUSES, Summary, summarise, units, usd
 from llm_costopt.monitor.totals import By, Total, totals_of
 from llm_costopt.types import CallRecord, Saved, Usage
 
 _OURS = 0x6C6C6D63
 """`llmc` in the header of the file: what tells a ledger from somebody else's database."""
 
-_VERSION = 3
-"""Of the table's shape."""
-
 _PATIENCE = 5.0
 """Seconds to wait for another process that is writing."""
 
-_TABLES_OF_1 = """
-CREATE TABLE calls (
-    id TEXT PRIMARY KEY,
-    at REAL NOT NULL,
-    model TEXT,
-    provider TEXT,
-    usage TEXT,
-    cost INTEGER,
-    saved_cache INTEGER,
-    saved_router INTEGER,
-    saved_batch INTEGER,
-    latency REAL,
-    cache TEXT,
-    complexity TEXT,
-    replaces TEXT,
-    batch INTEGER NOT NULL,
-    tags TEXT NOT NULL,
-    error TEXT,
-    rejected INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX calls_at ON calls (at);
-CREATE INDEX calls_replaces ON calls (replaces) WHERE replaces IS NOT NULL
-"""
-
-_FROM_1 = """
-ALTER TABLE calls ADD COLUMN tier TEXT;
-ALTER TABLE calls ADD COLUMN why TEXT;
-ALTER TABLE calls ADD COLUMN arm TEXT;
-ALTER TABLE calls ADD COLUMN shadow INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE scores (
-    id TEXT NOT NULL,
-    source TEXT NOT NULL,
-    at REAL NOT NULL,
-    score REAL NOT NULL,
-    PRIMARY KEY (id, source)
-)
-"""
-
-# A new file takes the same steps as an old one, so that there is one shape.
-_SCHEMA = f"{_TABLES_OF_1};{_FROM_1};{rollup.SCHEMA}"
-
 # `INSERT OR IGNORE` would also swallow a record that lacks what it must have.
 _INSERT = """
-INSERT INTO calls (id, at, model, provider, usage, cost, saved_cache, saved_router, saved_batch, latency,
-                   cache, complexity, replaces, batch, tags, error, tier, why, arm, shadow, rejected)
-VALUES (:id, :at, :model, :provider, :usage, :cost, :saved_cache, :saved_router, :saved_batch, :latency,
-        :cache, :complexity, :replaces, :batch, :tags, :error, :tier, :why, :arm, :shadow, :rejected)
+INSERT INTO calls (id, at, model, provider, usage, cost, saved_cache, saved_router, saved_batch, saved_prompt_cache,
+                   latency, cache, complexity, replaces, batch, tags, error, tier, why, arm, shadow, rejected,
+                   endpoint, tenant, request)
+VALUES (:id, :at, :model, :provider, :usage, :cost, :saved_cache, :saved_router, :saved_batch, :saved_prompt_cache,
+        :latency, :cache, :complexity, :replaces, :batch, :tags, :error, :tier, :why, :arm, :shadow, :rejected,
+        :endpoint, :tenant, :request)
 ON CONFLICT (id) DO NOTHING
 """
 
 # A draft saves nothing: the call that replaced it is compared with the baseline, and the draft came on top.
 # The second condition serves a draft whose record arrives late.
 _REJECT = """
-UPDATE calls SET rejected = 1, saved_cache = 0, saved_batch = 0, saved_router = -cost
+UPDATE calls SET rejected = 1, saved_cache = 0, saved_batch = 0, saved_prompt_cache = 0, saved_router = -cost
 WHERE NOT rejected AND NOT :shadow
 AND (id = :replaces OR (id = :id AND EXISTS (SELECT 1 FROM calls WHERE replaces = :id AND NOT shadow)))
 """
@@ -87,12 +47,42 @@ INSERT INTO scores (id, source, at, score) VALUES (?, ?, ?, ?)
 ON CONFLICT (id, source) DO UPDATE SET at = excluded.at, score = excluded.score
 """
 
+_TEXT = "INSERT INTO texts (id, at, question, answer) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+
+_REPEATS = """
+SELECT count(*) AS requests, count(*) - count(cost) AS unpriced, coalesce(sum(cost), 0) AS cost FROM (
+    SELECT at, cost, row_number() OVER (PARTITION BY request ORDER BY at, rowid) AS nth FROM calls
+    WHERE request IS NOT NULL AND cache IS NULL AND error IS NULL AND NOT shadow AND NOT rejected
+)
+WHERE nth > 1 AND at >= :since
+"""
+
 _SPENT = """
 SELECT coalesce(sum(cost), 0) FROM calls
 WHERE at >= :since AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
 """
 
-_CAUSES = ("cache", "router", "batch")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """What was asked and answered in one call."""
+
+    question: str
+    """The last turn of the user, as far as it was kept."""
+    answer: str
+    """The answer, as far as it was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """Requests that were the very same as an earlier one, and went to a model all the same."""
+
+    requests: int
+    """How many there were."""
+    unpriced: int
+    """How many of them have no known cost; the amount lacks them."""
+    cost_usd: Decimal
+    """US dollars paid for them: what a cache of exact matches would have saved, had it kept every answer."""
 
 
 class Ledger:
@@ -124,14 +114,19 @@ class Ledger:
         self._db = Database(
             path,
             what="ledger",
-            schema=_SCHEMA,
+            schema=tables.SCHEMA,
             owner=_OURS,
-            version=_VERSION,
-            upgrades={1: _FROM_1, 2: rollup.SCHEMA},
+            version=tables.VERSION,
+            upgrades=tables.UPGRADES,
             patience=_PATIENCE,
         )
         self._clock = clock
         self._next_prune = float("-inf")
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None for a ledger in memory."""
+        return self._db.path
 
     def append(self, record: CallRecord) -> None:
         """Keep *record*, once, and charge the draft that it replaces; a shadow call saves minus its cost.
@@ -166,6 +161,28 @@ class Ledger:
             raise ValueError(f"a score is from 0 (bad) to 1 (good), not {score!r}")
         self._db.run(_SCORE, id, source, self._clock(), float(score))
 
+    def keep_text(self, id: str, question: str, answer: str, *, at: float) -> None:  # noqa: A002 - as in `CallRecord`
+        """Keep what was asked and answered in the call of the record *id*, which ended at *at*; once.
+
+        It is forgotten with the calls of its time. Raises sqlite3.Error if it cannot be written.
+        """
+        self._db.run(_TEXT, id, at, question, answer)
+
+    def text(self, id: str) -> Text | None:  # noqa: A002 - as in `CallRecord`
+        """Return what was asked and answered in the call of the record *id*; None if it was not kept."""
+        rows = self._db.run("SELECT question, answer FROM texts WHERE id = ?", id)
+        return Text(**dict(rows[0])) if rows else None
+
+    def repeats(self, hours: float | None = 24) -> Repeats:
+        """Count the requests of the last *hours*, or of all time if None, that repeat an earlier one of any time.
+
+        The same is a request of the same tenant to the same model, word for word and with the same options, told by
+        `CallRecord.request`. Every call is read, some seconds for a million.
+        """
+        with self._db.transaction() as db:
+            row = db.execute(_REPEATS, {"since": self._since(hours)}).fetchone()
+        return Repeats(requests=row["requests"], unpriced=row["unpriced"], cost_usd=usd(row["cost"]))
+
     def summary(self, hours: float | None = 24) -> Summary:
         """Sum up the last *hours*; all there is if None."""
         with self._db.transaction() as db:
@@ -183,22 +200,33 @@ class Ledger:
         return usd(paid)
 
     def totals(self, by: By, hours: float | None = 24) -> list[Total]:
-        """Sum up the last *hours*, or all there is if None, under each model, tag (dearest first) or day (oldest first).
+        """Sum up the last *hours*, or all there is if None, under each model, tag, endpoint, tenant or day.
 
-        A call with several tags counts under each of them. By tag every call is read, some seconds for a million.
+        Days come the oldest first, all else the dearest first. A call with several tags counts under each of them.
+        By tag, endpoint or tenant every call is read, some seconds for a million.
         """
         with self._db.transaction() as db:
             return totals_of(db, by, self._since(hours))
 
+    def figures(self, hours: float | None = None) -> Figures | None:
+        """Sum up what a report shows of the last *hours*, or of all there is; None without a call.
+
+        Every call is read, some seconds for a million, but a few thousand rows are kept.
+        """
+        with self._db.transaction() as db:
+            return figures_of(db, self._since(hours), self._clock())
+
     def prune(self, days: float) -> int:
-        """Forget the calls that ended more than *days* before this hour began, and their scores; say how many.
+        """Forget the calls that ended more than *days* before this hour began, their scores and texts; say how many calls.
 
         The file keeps its size, and its room is used again.
         """
         first = int(self._clock() - _checked(days) * 86_400) // 3600
         with self._db.transaction("IMMEDIATE") as db:
             gone = db.execute("DELETE FROM calls WHERE at < ?", [first * 3600]).rowcount
-            db.execute("DELETE FROM hours WHERE hour < ?", [first])
+            for statement in rollup.FORGET:
+                db.execute(statement, {"first": first})
+            db.execute("DELETE FROM texts WHERE at < ?", [first * 3600])
             db.execute("DELETE FROM scores WHERE at < ? AND id NOT IN (SELECT id FROM calls)", [first * 3600])
         return gone
 
@@ -224,9 +252,9 @@ def _checked(days: float) -> float:
 
 def _row(record: CallRecord) -> dict[str, Any]:
     fields = {name: getattr(record, name) for name in CallRecord.__slots__ if name != "saved"}
-    saved = {cause: None if record.saved is None else getattr(record.saved, cause) for cause in _CAUSES}
+    saved = {cause: None if record.saved is None else getattr(record.saved, cause) for cause in CAUSES}
     if record.shadow:  # the request itself is compared with the baseline, and this call came on top
-        saved = {"cache": Decimal(0), "router": record.cost and -record.cost, "batch": Decimal(0)}
+        saved = dict.fromkeys(CAUSES, Decimal(0)) | {"router": record.cost and -record.cost}
     return fields | {
         "usage": None if record.usage is None else json.dumps(asdict(record.usage)),
         "tags": json.dumps(record.tags),
@@ -238,7 +266,7 @@ def _row(record: CallRecord) -> dict[str, Any]:
 
 def _record(row: dict[str, Any]) -> CallRecord:
     del row["rejected"]
-    saved = {cause: row.pop(f"saved_{cause}") for cause in _CAUSES}
+    saved = {cause: row.pop(f"saved_{cause}") for cause in CAUSES}
     return CallRecord(
         **row
         | {

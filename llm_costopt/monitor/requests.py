@@ -10,22 +10,22 @@ from llm_costopt.monitor.summary import units
 from llm_costopt.types import Arm
 
 _REQUESTS = """
-WITH RECURSIVE drafts (request, id) AS (
+WITH RECURSIVE drafts (final, id) AS (
     SELECT id, replaces FROM calls WHERE at >= :since AND replaces IS NOT NULL AND NOT rejected AND NOT shadow
     UNION
-    SELECT request, replaces FROM drafts JOIN calls USING (id) WHERE replaces IS NOT NULL
+    SELECT final, replaces FROM drafts JOIN calls USING (id) WHERE replaces IS NOT NULL
 ),
 before AS (
-    SELECT request, iif(count(cost) = count(*), sum(cost), NULL) AS cost,
+    SELECT final, iif(count(cost) = count(*), sum(cost), NULL) AS cost,
            iif(count(latency) = count(*), sum(latency), NULL) AS latency
-    FROM drafts JOIN calls USING (id) GROUP BY request
+    FROM drafts JOIN calls USING (id) GROUP BY final
 )
 SELECT calls.id, at, arm, tags, cache IS NOT NULL AS hit, error IS NOT NULL AS failed,
        (SELECT avg(score) FROM scores WHERE scores.id = calls.id) AS score,
        coalesce(complexity, tier, replaces) IS NOT NULL AS routed,
-       iif(request IS NULL, calls.cost, calls.cost + before.cost) AS cost,
-       iif(batch, NULL, iif(request IS NULL, calls.latency, calls.latency + before.latency)) AS latency
-FROM calls LEFT JOIN before ON request = calls.id
+       iif(final IS NULL, calls.cost, calls.cost + before.cost) AS cost,
+       iif(batch, NULL, iif(final IS NULL, calls.latency, calls.latency + before.latency)) AS latency
+FROM calls LEFT JOIN before ON final = calls.id
 WHERE at >= :since AND NOT rejected AND NOT shadow ORDER BY at, calls.rowid
 """
 

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from decimal import Decimal
 
 from llm_costopt.monitor.rollup import BY_MODEL, COUNTS, span
@@ -11,6 +11,8 @@ from llm_costopt.types import CacheKind, Saved
 # Money is kept as whole units of 1e-11 US dollars, so that sums are exact and made by SQLite: a price per
 # million tokens has at most five decimals. A sum may reach 92 million dollars.
 _DECIMALS = 11
+
+CAUSES = tuple(cause.name for cause in fields(Saved))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class Summary:
     saved: Saved
     """US dollars not paid, by cause, as far as known."""
     saved_usd: Decimal
-    """US dollars not paid, all causes together."""
+    """US dollars not paid, all causes together but the provider's prompt cache, which works without us."""
     unpriced: int
     """Calls that succeeded at an unknown cost; the amounts above lack them."""
     unpriced_models: tuple[str, ...]
@@ -57,7 +59,7 @@ def summarise(db: sqlite3.Connection, since: float) -> Summary:
     """Sum up the calls that ended at *since* (seconds since the epoch) or later."""
     models = db.execute(BY_MODEL, span(since)).fetchall()
     totals = {name: sum(row[name] for row in models) for name in COUNTS}
-    saved = Saved(**{cause: usd(totals[f"saved_{cause}"]) for cause in ("cache", "router", "batch")})
+    saved = Saved(**{cause: usd(totals[f"saved_{cause}"]) for cause in CAUSES})
     cost = usd(totals["cost"])
     return Summary(
         requests=totals["requests"],
@@ -76,7 +78,7 @@ def summarise(db: sqlite3.Connection, since: float) -> Summary:
             row["model"]: usd(row["cost"]) for row in sorted(models, key=lambda row: -row["cost"]) if row["paid"]
         },
         saved=saved,
-        saved_usd=saved.cache + saved.router + saved.batch,
+        saved_usd=saved.total,
         unpriced=totals["unpriced"],
         unpriced_models=tuple(row["model"] for row in models if row["unpriced"]),
     )

@@ -1,4 +1,4 @@
-"""What was spent and saved under each model, tag or day."""
+"""What was spent and saved under each model, tag, endpoint, tenant or day."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import Literal
 
 from llm_costopt.monitor.rollup import SPAN, span
-from llm_costopt.monitor.summary import usd
+from llm_costopt.monitor.summary import CAUSES, usd
 from llm_costopt.types import Saved
 
-By = Literal["model", "tag", "day"]
+By = Literal["model", "tag", "endpoint", "tenant", "day"]
 """What calls are put together by."""
 
-_FIGURES = ("requests", "calls", "errors", "unpriced", "cost", "saved_cache", "saved_router", "saved_batch")
+_FIGURES = ("requests", "calls", "errors", "unpriced", "cost", *(f"saved_{cause}" for cause in CAUSES))
 
 _SUMS = ", ".join(f"sum({name}) AS {name}" for name in _FIGURES)
 
@@ -21,6 +21,8 @@ _TOTALS: dict[By, str] = {
     "day": f"SELECT date(hour * 3600, 'unixepoch') AS key, {_SUMS} FROM ({SPAN}) GROUP BY 1 ORDER BY 1",
     "tag": f"SELECT value AS key, {_SUMS} FROM counted LEFT JOIN json_each(tags) WHERE at >= :since "
     "GROUP BY 1 ORDER BY cost DESC, 1",
+    "endpoint": f"SELECT endpoint AS key, {_SUMS} FROM counted WHERE at >= :since GROUP BY 1 ORDER BY cost DESC, 1",
+    "tenant": f"SELECT tenant AS key, {_SUMS} FROM counted WHERE at >= :since GROUP BY 1 ORDER BY cost DESC, 1",
 }
 
 
@@ -29,7 +31,7 @@ class Total:
     """What the calls with one key come to."""
 
     key: str | None
-    """The model, the tag or the day (UTC, `2026-11-24`); None for calls without a tag."""
+    """The model, the tag, the endpoint, the tenant, or the day (UTC, `2026-11-24`); None for calls without one."""
     requests: int
     """Requests that ended, failed ones included."""
     calls: int
@@ -43,7 +45,7 @@ class Total:
     saved: Saved
     """US dollars not paid, by cause, as far as known."""
     saved_usd: Decimal
-    """US dollars not paid, all causes together."""
+    """US dollars not paid, all causes together but the provider's prompt cache, which works without us."""
 
 
 def totals_of(db: sqlite3.Connection, by: By, since: float) -> list[Total]:
@@ -54,7 +56,7 @@ def totals_of(db: sqlite3.Connection, by: By, since: float) -> list[Total]:
 
 
 def _total(row: sqlite3.Row) -> Total:
-    saved = Saved(**{cause: usd(row[f"saved_{cause}"]) for cause in ("cache", "router", "batch")})
+    saved = Saved(**{cause: usd(row[f"saved_{cause}"]) for cause in CAUSES})
     return Total(
         key=row["key"],
         requests=row["requests"],
@@ -63,5 +65,5 @@ def _total(row: sqlite3.Row) -> Total:
         unpriced=row["unpriced"],
         cost_usd=usd(row["cost"]),
         saved=saved,
-        saved_usd=saved.cache + saved.router + saved.batch,
+        saved_usd=saved.total,
     )

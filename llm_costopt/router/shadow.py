@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeAlias
 
 from llm_costopt.faults import fault
@@ -48,7 +49,7 @@ class Shadow:
         return self.rate > 0 and self._random() < self.rate
 
     def start(self, compare: Callable[[], None]) -> None:
-        """Run *compare* in the background; what it raises is logged and counted."""
+        """Run *compare* in the background, in the caller's context; what it raises is logged and counted."""
         with self._lock:
             if self._process != os.getpid():  # a forked child has none of the parent's threads
                 self._process, self._pool = os.getpid(), None
@@ -57,7 +58,7 @@ class Shadow:
                 self.dropped += 1
                 return
             self._pool = self._pool or ThreadPoolExecutor(THREADS, thread_name_prefix="llm-costopt-shadow")
-            future = self._pool.submit(self._guarded, compare)
+            future = self._pool.submit(copy_context().run, self._guarded, compare)
             self._running.add(future)
         future.add_done_callback(self._done)
 

@@ -22,6 +22,7 @@ from openai import LengthFinishReasonError
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
+from langchain_costopt import cache_scope, endpoint
 from langchain_costopt._usage import usage, usage_of_result
 from langchain_costopt.monitor import CostCallbackHandler
 from llm_costopt.monitor.ledger import Ledger
@@ -112,6 +113,7 @@ def test_a_call_is_kept_with_what_it_cost_and_saved(handler: CostCallbackHandler
         saved=Saved(router=Decimal(27)),
         latency=2.0,
         tags=("shop",),
+        request=record.request,
     )
 
 
@@ -486,9 +488,11 @@ def test_a_price_that_raises_never_reaches_the_call(caplog: pytest.LogCaptureFix
 
     assert texts == ["yes", "yes"]
     assert (handler.summary().unpriced, handler.failures) == (2, 2)
-    assert [r.getMessage() for r in caplog.records] == [
-        "The cost monitor failed at 'price'; from here on, this is only counted"
-    ]
+    (warning,) = [r.getMessage() for r in caplog.records]
+    assert warning.startswith(
+        "The cost monitor failed at 'price' (ZeroDivisionError); from here on, this is only counted"
+    )
+    assert "in failing_price" in warning
 
 
 def test_a_hit_is_free_even_if_the_price_raises() -> None:
@@ -625,3 +629,72 @@ def test_a_result_without_messages_has_no_usage(generations: Sequence[Any]) -> N
     """An empty result, as of a stream that broke, is unknown."""
     assert usage_of_result(LLMResult(generations=list(generations))) is None
     assert usage_of_result(LLMResult(generations=list(generations), llm_output={"token_usage": {}})) is None
+
+
+def _streamed(model: Any, config: Any) -> Any:
+    return list(model.stream("Is it?", config))
+
+
+async def _astreamed(model: Any, config: Any) -> Any:
+    return [chunk async for chunk in model.astream("Is it?", config)]
+
+
+COLOURS = {
+    "invoke": lambda model, config: model.invoke("Is it?", config),
+    "ainvoke": lambda model, config: asyncio.run(model.ainvoke("Is it?", config)),
+    "batch": lambda model, config: model.batch(["Is it?", "Is it?"], config),
+    "abatch": lambda model, config: asyncio.run(model.abatch(["Is it?", "Is it?"], config)),
+    "stream": _streamed,
+    "astream": lambda model, config: asyncio.run(_astreamed(model, config)),
+}
+
+
+@pytest.mark.parametrize("ask", COLOURS.values(), ids=COLOURS)
+def test_a_call_is_kept_with_whom_it_serves(ask: Any, handler: CostCallbackHandler) -> None:
+    """The endpoint and the tenant that are said around a call are in its record, in all colours and in the threads of `batch`."""
+    with endpoint("POST /ask"), cache_scope(tenant="acme"):
+        ask(chat(answer(), answer()), watched(handler))
+    ask(chat(answer(), answer()), watched(handler))
+    half = len(handler.records()) // 2
+
+    told = [(r.endpoint, r.tenant) for r in handler.records()]
+    assert told == [("POST /ask", "acme")] * half + [(None, None)] * half
+    assert half in {1, 2}
+
+
+def test_metadata_says_whom_a_call_serves(handler: CostCallbackHandler) -> None:
+    """LangChain's own metadata comes before what stands around, for calls, hits and failures alike."""
+    config = watched(handler, metadata={"endpoint": "POST /own", "tenant": "own"})
+    cached = chat(answer(), cache=InMemoryCache())
+    with endpoint("POST /around"), cache_scope(tenant="around"):
+        cached.invoke("Is it?", config)
+        cached.invoke("Is it?", config)
+        with pytest.raises(StopIteration):
+            chat().invoke("Is it?", config)
+
+    assert [(r.endpoint, r.tenant) for r in handler.records()] == [("POST /own", "own")] * 3
+    assert [(r.cache, r.error) for r in handler.records()] == [(None, None), ("exact", None), (None, "StopIteration")]
+
+
+def test_the_start_of_a_stream_says_whom_it_serves(handler: CostCallbackHandler) -> None:
+    """A stream that is read to its end elsewhere belongs to the endpoint that began it."""
+    with endpoint("POST /ask"):
+        stream = chat(answer("yes it is")).stream("Is it?", watched(handler))
+        next(stream)
+    with endpoint("GET /other"):
+        list(stream)
+
+    assert [r.endpoint for r in handler.records()] == ["POST /ask"]
+
+
+def test_silent_attempts_serve_whom_their_router_serves(handler: CostCallbackHandler) -> None:
+    """Drafts and escalations that only the router told of are under the endpoint of its call."""
+    attempts = [
+        {"id": "a", "model": "cheap", "usage": USED, "complexity": "medium"},
+        {"id": "b", "model": "strong", "usage": USED, "complexity": "medium", "replaces": "a"},
+    ]
+    router = SilentRouter(messages=iter([answer(llm_costopt={"attempts": attempts})]))
+    with endpoint("POST /ask"):
+        router.invoke("Is it?", watched(handler, metadata={"tenant": "acme"}))
+
+    assert [(r.endpoint, r.tenant) for r in handler.records()] == [("POST /ask", "acme")] * 2

@@ -15,7 +15,7 @@ from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import instrument_tags
 from llmock.pytest_plugin import LLMock
 
-from llamaindex_costopt import BatchingLLM, CachedLLM, CostEventHandler, RouterLLM
+from llamaindex_costopt import BatchingLLM, CachedLLM, CostEventHandler, RouterLLM, cache_scope, endpoint
 from llamaindex_costopt._checks import weather_tool
 from llamaindex_costopt._convert import Reading, provider_of
 from llm_costopt import Prices, SemanticCache, Usage
@@ -41,31 +41,20 @@ async def _all(stream: Any) -> list[Any]:
     return [chunk async for chunk in await stream]
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda m: m.chat(_user()),
-        lambda m: asyncio.run(m.achat(_user())),
-        lambda m: list(m.stream_chat(_user())),
-        lambda m: asyncio.run(_all(m.astream_chat(_user()))),
-        lambda m: m.complete("Hi"),
-        lambda m: asyncio.run(m.acomplete("Hi")),
-        lambda m: list(m.stream_complete("Hi")),
-        lambda m: asyncio.run(_all(m.astream_complete("Hi"))),
-        lambda m: m.predict(PromptTemplate("{query_str}"), query_str="Hi"),
-    ],
-    ids=[
-        "chat",
-        "achat",
-        "stream_chat",
-        "astream_chat",
-        "complete",
-        "acomplete",
-        "stream_complete",
-        "astream_complete",
-        "predict",
-    ],
-)
+COLOURS: dict[str, Callable[[Any], Any]] = {
+    "chat": lambda m: m.chat(_user()),
+    "achat": lambda m: asyncio.run(m.achat(_user())),
+    "stream_chat": lambda m: list(m.stream_chat(_user())),
+    "astream_chat": lambda m: asyncio.run(_all(m.astream_chat(_user()))),
+    "complete": lambda m: m.complete("Hi"),
+    "acomplete": lambda m: asyncio.run(m.acomplete("Hi")),
+    "stream_complete": lambda m: list(m.stream_complete("Hi")),
+    "astream_complete": lambda m: asyncio.run(_all(m.astream_complete("Hi"))),
+    "predict": lambda m: m.predict(PromptTemplate("{query_str}"), query_str="Hi"),
+}
+
+
+@pytest.mark.parametrize("ask", COLOURS.values(), ids=COLOURS)
 def test_each_call_is_kept_once(ask: Any, handler: CostEventHandler) -> None:
     """Under all wrappers a real call is one record with what the model reported, priced, and the hit after it another."""
     model = CachedLLM(
@@ -271,3 +260,41 @@ def test_a_rate_limit_of_the_server_is_kept(
         openai().chat(_user())
 
     assert [r.error for r in handler.records()] == ["InternalServerError"]
+
+
+@pytest.mark.parametrize("ask", COLOURS.values(), ids=COLOURS)
+def test_a_call_is_kept_with_whom_it_serves(ask: Any, handler: CostEventHandler) -> None:
+    """The endpoint and the tenant that are said around a call, a hit and a routed call are in the record, in all colours."""
+    model = CachedLLM(
+        RouterLLM(tiers=[BatchingLLM(Echo(replies=["Paris it is."]), flush_interval=0)]),
+        cache=SemanticCache(threshold=0.95),
+    )
+    with endpoint("POST /ask"), cache_scope(tenant="acme"):
+        ask(model)
+        ask(model)
+    ask(model)
+    ours = [(r.endpoint, r.tenant, r.cache) for r in handler.records()]
+
+    assert ours == [("POST /ask", "acme", None), ("POST /ask", "acme", "exact"), (None, None, None)]
+
+
+def test_instrument_tags_say_whom_a_call_serves(handler: CostEventHandler) -> None:
+    """LlamaIndex's own tags come before what stands around, for calls and failures alike."""
+    own = {"endpoint": "POST /own", "tenant": "own"}
+    with endpoint("POST /around"), cache_scope(tenant="around"), instrument_tags(own):
+        Echo(replies=["yes"]).chat(_user())
+        with pytest.raises(RuntimeError):
+            Echo(replies=[RuntimeError("down")]).chat(_user())
+
+    assert [(r.endpoint, r.tenant) for r in handler.records()] == [("POST /own", "own")] * 2
+
+
+def test_the_start_of_a_stream_says_whom_it_serves(handler: CostEventHandler) -> None:
+    """A stream that is read to its end elsewhere belongs to the endpoint that began it."""
+    with endpoint("POST /ask"):
+        stream = Echo(replies=["yes it is"]).stream_chat(_user())
+        next(stream)
+    with endpoint("GET /other"):
+        list(stream)
+
+    assert [r.endpoint for r in handler.records()] == ["POST /ask"]

@@ -19,7 +19,7 @@ from llmock.pytest_plugin import LLMock
 
 from llamaindex_costopt import CachedLLM, CostEventHandler, RouterLLM
 from llamaindex_costopt._checks import City, weather_tool
-from llm_costopt import Prices, SemanticCache
+from llm_costopt import Prices, SemanticCache, endpoint
 from llm_costopt.errors import BudgetExceededError
 from llm_costopt.router.spending import Budget
 from tests.llamaindex.echo import Echo
@@ -310,12 +310,14 @@ def test_tiers_are_compared_in_the_background(as_model: bool) -> None:
         router = RouterLLM(
             cheap=cheap, strong=strong, shadow_rate=1.0, judge=judge, on_score=lambda _, score: scores.append(score)
         )
-        router.chat(_user(SIMPLE))
+        with endpoint("POST /ask"):
+            router.chat(_user(SIMPLE))
         assert router.settled(10)
     finally:
         handler.uninstall()
 
     assert len(strong.seen) == 1
+    assert {r.endpoint for r in handler.records()} == {"POST /ask"}
     assert scores == [1.0]
     assert [r.model for r in handler.records() if not r.shadow] == ["cheap"]
     assert {r.model for r in handler.records() if r.shadow} == ({"strong", "judge"} if as_model else {"strong"})

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
         provider="openai",
         usage=Usage(input_tokens=5, output_tokens=4, cache_read_tokens=3, reasoning_tokens=2),
         cost=Decimal("0.00000000001"),
-        saved=Saved(cache=Decimal("0.1"), router=Decimal("-0.2"), batch=Decimal("0.3")),
+        saved=Saved(cache=Decimal("0.1"), router=Decimal("-0.2"), batch=Decimal("0.3"), prompt_cache=Decimal("-0.4")),
         latency=1.5,
         cache="semantic",
         complexity="medium",
@@ -54,6 +54,9 @@ def test_a_record_comes_back_as_it_was(ledger: Ledger) -> None:
         tier="strong",
         why="long question",
         arm="control",
+        endpoint="POST /ask",
+        tenant="acme",
+        request="5f2c",
     )
     bare = CallRecord(id="c", at=NOW + 1, model=None, cost=None)
     ledger.append(bare)
@@ -289,14 +292,21 @@ def test_sums_are_exact(amounts: list[Decimal]) -> None:
 
 
 HOUR = 3600
-MOMENTS = st.sampled_from([0.0, 0.5, HOUR - 0.5, HOUR, HOUR + 0.5, 2 * HOUR - 1e-6, 2 * HOUR, 5 * HOUR])
+DAY = 24 * HOUR
+MOMENTS = st.sampled_from([0.0, 0.5, HOUR - 0.5, HOUR, HOUR + 0.5, 5 * HOUR, DAY - 1e-6, DAY, DAY + 0.5, 2 * DAY])
 RECORDS = st.builds(
     CallRecord,
     id=st.sampled_from("abcdef"),
     at=MOMENTS,
     model=st.sampled_from(["cheap", "strong", None]),
     cost=st.none() | st.sampled_from([Decimal(0), Decimal("0.5"), Decimal(2)]),
-    saved=st.none() | st.builds(Saved, router=st.sampled_from([Decimal(-1), Decimal(3)]), cache=st.just(Decimal(1))),
+    saved=st.none()
+    | st.builds(
+        Saved,
+        router=st.sampled_from([Decimal(-1), Decimal(3)]),
+        cache=st.just(Decimal(1)),
+        prompt_cache=st.sampled_from([Decimal(0), Decimal(5)]),
+    ),
     latency=st.none() | st.sampled_from([0.25, 4.0]),
     cache=st.sampled_from([None, None, "exact", "semantic"]),
     complexity=st.sampled_from([None, "simple"]),
@@ -333,17 +343,20 @@ def counted(ledger: Ledger, since: float) -> dict[str, Any]:
         "rejected_usd": sum(r.cost or 0 for r in calls if r.id in replaced and not r.shadow),
         "shadow_usd": sum(r.cost or 0 for r in calls if r.shadow),
         "cost_by_model": paid,
+        "saved": Saved(**{c.name: sum(getattr(r.saved, c.name) for r in calls if r.saved) for c in fields(Saved)}),
     }
 
 
 @given(st.lists(RECORDS, max_size=12), MOMENTS)
 def test_a_summary_is_what_counting_gives(records: list[CallRecord], moment: float) -> None:
-    """Whatever is appended, twice, late or out of order, the hours and the part before them add up to every call."""
-    with Ledger(clock=lambda: 6.0 * HOUR) as ledger:
+    """Whatever is appended, twice, late or out of order, the days, the hours and the part before them add up to every call."""
+    with Ledger(clock=lambda: 50.0 * HOUR) as ledger:
         for record in records:
             ledger.append(record)
         since = moment - 0.25  # between two moments, since hours that are looked back are rounded
-        spans = [(ledger.summary(hours), counted(ledger, at)) for hours, at in ((6 - since / HOUR, since), (None, 0.0))]
+        spans = [
+            (ledger.summary(hours), counted(ledger, at)) for hours, at in ((50 - since / HOUR, since), (None, 0.0))
+        ]
 
     for summary, expected in spans:
         assert {name: getattr(summary, name) for name in expected} == expected
@@ -374,6 +387,23 @@ def test_calls_are_forgotten_with_their_scores() -> None:
         assert [request.id for request in ledger.requests(None)] == ["edge", "new"]
         assert (ledger.summary(None).requests, ledger.summary(None).cost_usd) == (2, Decimal(2))
         assert [name for name, *_ in scores(ledger)] == ["edge", "never recorded", "new"]
+
+
+def test_what_is_left_of_a_day_is_summed_up() -> None:
+    """However much of a day is forgotten, the totals are those of the calls that are left, and go on with new ones."""
+    begin = 10 * 86_400
+    for hours_ago in range(20, 76, 5):
+        with Ledger(clock=lambda: begin + 3 * 86_400.0) as ledger:
+            for hour in range(72):
+                ledger.append(call(str(hour), at=begin + hour * HOUR + 60.0, model=f"m{hour % 2}"))
+            ledger.prune(hours_ago / 24)
+            ledger.append(call("new", at=begin + 71 * HOUR + 90.0, replaces="71"))
+            left = ledger.records()
+
+            assert ledger.summary(None).calls == len(left) == min(hours_ago, 72) + 1
+            assert ledger.summary(None).requests == len(left) - 1
+            assert sum(t.calls for t in ledger.totals("day", None)) == len(left)
+            assert sum(t.calls for t in ledger.totals("day", 26.5)) == sum(r.at >= begin + 45.5 * HOUR for r in left)
 
 
 def test_a_score_of_a_call_that_stays_is_kept_however_old() -> None:
@@ -487,10 +517,16 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     """A later release's file is not written to."""
     path = tmp_path / "ledger.db"
     with Ledger(path) as ledger, ledger._db.transaction() as db:
-        db.execute("PRAGMA user_version = 4")
+        db.execute("PRAGMA user_version = 5")
 
-    with pytest.raises(ValueError, match="has schema version 4, and this release keeps version 3: give another path"):
+    with pytest.raises(ValueError, match="has schema version 5, and this release keeps version 4: give another path"):
         Ledger(path)
+
+
+def shape(ledger: Ledger) -> list[tuple[str, str]]:
+    """Say what the file is made of, however its statements are laid out."""
+    rows = ledger._db.run("SELECT name, coalesce(sql, '') FROM sqlite_master ORDER BY name")
+    return [(name, "".join(sql.split())) for name, sql in rows]
 
 
 OF_RELEASE_0_1 = """
@@ -520,16 +556,34 @@ def test_a_ledger_of_version_1_goes_on(tmp_path: Path) -> None:
         ledger.score("final", 1)
         draft, final, last = ledger.records()
         summary = ledger.summary(None)
-        shapes = [
-            [tuple(row) for table in ("calls", "scores", "hours") for row in a._db.run(f"PRAGMA table_info({table})")]
-            for a in (ledger, new)
-        ]
+        shapes = [shape(ledger), shape(new)]
 
     assert draft == call(
         "draft", at=1.0, saved=Saved(router=Decimal(-1)), latency=1.5, complexity="medium", tags=("x",)
     )
     assert (final.replaces, final.tier, final.shadow, last.tier) == ("draft", None, False, "cheap")
     assert (summary.requests, summary.calls, summary.cost_usd, summary.rejected_usd) == (2, 3, Decimal(12), Decimal(1))
+    assert shapes[0] == shapes[1]
+
+
+def test_a_ledger_of_version_3_goes_on(tmp_path: Path) -> None:
+    """A file of the release before keeps its calls, scores and totals, takes what is new, and has the tables of a new file."""
+    path = tmp_path / "ledger.db"
+    old = sqlite3.connect(path)
+    old.executescript((Path(__file__).parent / "ledger_v3.sql").read_text(encoding="utf-8"))
+    old.close()
+    with Ledger(path, clock=lambda: 4000.0) as ledger, Ledger() as new:
+        before = ledger.summary(None)
+        ledger.append(call("new", at=4000.0, endpoint="/ask", tenant="acme", saved=Saved(prompt_cache=Decimal(2))))
+        after, (draft, *_, last) = ledger.summary(None), ledger.records()
+        shapes = [shape(ledger), shape(new)]
+
+        assert [t.key for t in ledger.totals("endpoint", None)] == [None, "/ask"]
+        assert [name for name, *_ in scores(ledger)] == ["final"]
+    assert (before.requests, before.calls, before.cost_usd, before.rejected_usd) == (3, 3, Decimal(11), Decimal(1))
+    assert (before.saved, before.unpriced) == (Saved(cache=Decimal(10), router=Decimal(-1)), 1)
+    assert (after.requests, after.saved.prompt_cache) == (4, Decimal(2))
+    assert (draft.saved, draft.endpoint, last.endpoint) == (Saved(router=Decimal(-1)), None, "/ask")
     assert shapes[0] == shapes[1]
 
 

@@ -49,7 +49,7 @@ def traffic(exporter: PrometheusExporter, ids: "count[int]") -> None:
         replace(base, complexity="medium", replaces=draft),
         replace(base, cache="exact", cost=Decimal(0), saved=Saved(cache=Decimal("0.01"))),
         replace(base, cache="semantic", cost=Decimal(0), saved=Saved(cache=Decimal("0.01"))),
-        replace(base, batch=True, saved=Saved(batch=Decimal("0.01"))),
+        replace(base, batch=True, saved=Saved(batch=Decimal("0.01"), prompt_cache=Decimal("0.01"))),
         replace(base, model="house-llm", cost=None, saved=None),
         replace(base, cost=None, saved=None, error="TimeoutError"),
         replace(base, shadow=True),
@@ -112,5 +112,5 @@ def test_an_alert_arrives_and_every_panel_has_series() -> None:
         causes = {s["metric"]["source"] for s in stack.query("llm_savings_usd_total > 0")}
 
     assert "house-llm" in models
-    assert causes == {"cache", "router", "batch"}
+    assert causes == {"cache", "router", "batch", "prompt_cache"}
     assert exporter.failures == 0

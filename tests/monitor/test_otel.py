@@ -121,7 +121,7 @@ def test_costs_and_savings_are_asked_for(memory: Memory) -> None:
     saved = {p.attributes["llm.savings.source"]: p.value for p in points["llm_savings_usd"]}
 
     assert [(p.value, dict(p.attributes)) for p in points["llm_cost_usd"]] == [(3.5, COMMON)]
-    assert saved == {"cache": 1.0, "router": -0.5, "batch": 0.0}
+    assert saved == {"cache": 1.0, "router": -0.5, "batch": 0.0, "prompt_cache": 0.0}
 
 
 def test_spans_are_asked_for(memory: Memory) -> None:

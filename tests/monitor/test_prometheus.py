@@ -229,7 +229,7 @@ def test_several_processes_are_one(tmp_path: Path) -> None:
     assert 'llm_request_seconds_count{cache="miss",model="m",operation="chat",provider="unknown"} 20.0' in lines
     assert 'llm_answer_score_count{about="router"} 2.0' in lines
     assert 'llm_batch_jobs{state="running"} 2.0' in lines
-    assert sum(line.startswith("llm_savings_usd_total{") for line in lines) == 3
+    assert sum(line.startswith("llm_savings_usd_total{") for line in lines) == 4
 
 
 def test_the_first_event_is_seen() -> None:

@@ -23,13 +23,14 @@ def call(name: str, **fields: Any) -> CallRecord:
     )
 
 
-DRAFT = call("draft", complexity="medium", tier="cheap")
+DRAFT = call("draft", complexity="medium", tier="cheap", saved=Saved(router=Decimal(2), prompt_cache=Decimal(1)))
 STRONG = call("strong", complexity="medium", tier="strong", replaces="draft", cost=Decimal(3), saved=Saved())
-SHADOW = call("shadow", shadow=True, cost=Decimal(5))
+SHADOW = call("shadow", shadow=True, cost=Decimal(5), saved=Saved(prompt_cache=Decimal(9)))
 HIT = call("hit", cache="exact", cost=Decimal(0), saved=Saved(cache=Decimal(4)))
 FAILED = call("failed", error="TimeoutError", cost=None, saved=None)
+CACHED = call("cached", saved=Saved(prompt_cache=Decimal(7)))
 UNPRICED = call("unpriced", cost=None, saved=None)
-SCRIPT = [DRAFT, STRONG, SHADOW, HIT, FAILED, UNPRICED]
+SCRIPT = [DRAFT, STRONG, SHADOW, HIT, CACHED, FAILED, UNPRICED]
 
 
 @given(st.permutations([*SCRIPT, DRAFT, STRONG]))
@@ -47,13 +48,14 @@ def test_the_sums_are_those_of_the_ledger(records: list[CallRecord]) -> None:
                 saved[cause] += amount  # type: ignore[assignment]  # a Counter adds up whatever is a number
         summary = ledger.summary()
 
-    assert counts["requests"] == summary.requests == 4
+    assert counts["requests"] == summary.requests == 5
     assert counts["escalated"] / counts["routed"] == summary.escalation_rate == 1.0
     assert counts["unpriced"] == summary.unpriced == 1
     assert {f.name: saved[f.name] for f in fields(Saved)} == {
         f.name: getattr(summary.saved, f.name) for f in fields(Saved)
     }
     assert saved["router"] == Decimal(-6)  # the draft and the shadow call came on top
+    assert saved["prompt_cache"] == Decimal(7)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Totals by model, tag and day."""
+"""Totals by model, tag, endpoint, tenant and day."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +41,7 @@ def ledger() -> Iterator[Ledger]:
 def total(key: str | None, *, saved: Saved = Saved(), **figures: Any) -> Total:  # noqa: B008 - a frozen record
     """Make a total that is 0 where nothing is said."""
     zeros = {"requests": 0, "calls": 0, "errors": 0, "unpriced": 0, "cost_usd": Decimal(0)}
-    return Total(key=key, saved=saved, saved_usd=saved.cache + saved.router + saved.batch, **{**zeros, **figures})
+    return Total(key=key, saved=saved, saved_usd=saved.total, **{**zeros, **figures})
 
 
 def test_totals_by_model(ledger: Ledger) -> None:
@@ -82,14 +82,33 @@ def test_totals_by_tag(ledger: Ledger) -> None:
     ]
 
 
-@pytest.mark.parametrize(("by", "calls"), [("model", [2, 2]), ("day", [1, 3]), ("tag", [3, 2, 1])])
+def test_totals_by_endpoint_and_by_tenant(ledger: Ledger) -> None:
+    """Each endpoint and each tenant has its own figures, the dearest first, and calls of none are under None."""
+    ledger.append(call("asked", cost=Decimal(30), endpoint="/ask", tenant="acme", latency=1.0))
+    ledger.append(call("other", cost=Decimal(2), endpoint="/sum", tenant="acme", saved=Saved(prompt_cache=Decimal(5))))
+
+    assert ledger.totals("endpoint", 1)[0] == total(
+        "/ask", requests=1, calls=1, cost_usd=Decimal(30), saved=Saved(router=Decimal(2))
+    )
+    assert [(t.key, t.calls, t.cost_usd) for t in ledger.totals("endpoint", None)] == [
+        ("/ask", 1, Decimal(30)),
+        (None, 6, Decimal(22)),
+        ("/sum", 1, Decimal(2)),
+    ]
+    assert ledger.totals("tenant", 1)[0] == total(
+        "acme", requests=2, calls=2, cost_usd=Decimal(32), saved=Saved(router=Decimal(2), prompt_cache=Decimal(5))
+    )
+    assert [t.key for t in ledger.totals("tenant", None)] == ["acme", None]
+
+
+@pytest.mark.parametrize(("by", "calls"), [("model", [2, 2]), ("day", [1, 3]), ("tag", [3, 2, 1]), ("endpoint", [4])])
 def test_totals_look_back_some_hours(ledger: Ledger, by: By, calls: list[int]) -> None:
     """Only what ended since counts, half an hour that is cut in the middle included."""
     assert [t.calls for t in ledger.totals(by, 20.5)] == calls
     assert ledger.totals(by, 24 * 20) == ledger.totals(by, 24)
 
 
-@pytest.mark.parametrize("by", ["model", "tag", "day"])
+@pytest.mark.parametrize("by", ["model", "tag", "endpoint", "tenant", "day"])
 def test_totals_of_nothing(by: By) -> None:
     """An empty ledger has none."""
     with Ledger() as ledger:
@@ -98,7 +117,7 @@ def test_totals_of_nothing(by: By) -> None:
 
 def test_totals_by_anything_else_are_refused(ledger: Ledger) -> None:
     """The message names what there is."""
-    by: Any = "tenant"
+    by: Any = "user"
 
-    with pytest.raises(ValueError, match="totals are by 'model', 'day', 'tag', not by 'tenant'"):
+    with pytest.raises(ValueError, match="totals are by 'model', 'day', 'tag', 'endpoint', 'tenant', not by 'user'"):
         ledger.totals(by)

@@ -8,6 +8,8 @@ from functools import partial
 
 import pytest
 
+from llm_costopt import endpoint
+from llm_costopt.endpoints import current_endpoint
 from llm_costopt.router.judging import comparison, verdict
 from llm_costopt.router.shadow import WAITING, Shadow, scores_of
 from llm_costopt.types import Answer, Message, Question, ToolCall
@@ -37,6 +39,16 @@ def test_comparisons_run_beside_the_caller() -> None:
 
     assert shadow.wait(10)
     assert done == [True]
+
+
+def test_comparisons_know_what_is_said_around_the_request() -> None:
+    """A comparison has its caller's context: it serves the same endpoint and the same tenant."""
+    shadow, seen = Shadow(1.0), []
+    with endpoint("POST /ask"):
+        shadow.start(lambda: seen.append(current_endpoint()))
+
+    assert shadow.wait(10)
+    assert seen == ["POST /ask"]
 
 
 def test_one_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:
