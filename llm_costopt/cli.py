@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from llm_costopt.batch.cli import Booking
 from llm_costopt.batch.cli import app as batch
 from llm_costopt.cache.cli import cache
 from llm_costopt.demo.log import LoggedRequest, read_log
@@ -25,7 +26,9 @@ from llm_costopt.demo.run import Models
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
 from llm_costopt.monitor.estimate_cli import estimate_
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.observing_cli import router
+from llm_costopt.monitor.prices import Prices
 from llm_costopt.monitor.report_cli import report, top
 from llm_costopt.monitor.rules_cli import dashboard, rules
 
@@ -54,8 +57,9 @@ app.command()(router)
 
 
 @app.callback()
-def _about() -> None:
+def _about(context: typer.Context) -> None:
     """Cut what an application pays for LLM inference."""
+    context.obj = _booking  # features do not know each other: `batch --ledger` finds the monitor here
 
 
 @app.command()
@@ -144,6 +148,15 @@ def _replay_of(host: Host) -> Callable[..., Result]:
     except ModuleNotFoundError as missing:
         raise MissingExtraError("the demo", host.value) from missing
     return found
+
+
+@contextmanager
+def _booking(path: Path) -> Iterator[Booking]:
+    ledger = Ledger(path)
+    try:
+        yield Booking(append=ledger.append, prices=Prices())
+    finally:
+        ledger.close()
 
 
 @contextmanager

@@ -138,6 +138,8 @@ class Provider:
         self.calls: list[tuple[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.files: dict[str, bytes] = {}
+        self.size = 0
+        """Bytes of the body of the latest call."""
         self.real_time: list[Json] = []
         """Chat requests that were not for a batch."""
         self._cut: dict[str, int] = {}
@@ -174,6 +176,7 @@ class Provider:
         path, _, query = path.partition("?")
         with self._lock:
             self.calls.append((method, path))
+            self.size = len(body)
             fault = self.intercept(method, path, self.count(method, path))
             if isinstance(fault, int):
                 told = {"type": "error", "error": {"type": "api_error", "message": f"scripted {fault}", "code": None}}

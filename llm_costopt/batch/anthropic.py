@@ -46,6 +46,7 @@ class AnthropicBatches:
     max_rows = 100_000
     max_bytes = 230_000_000
     """A tenth less than 256 MB."""
+    lasts = 86400.0
     marks = False
 
     def lane(self, ask: Ask, body: Mapping[str, Any]) -> Lane | None:

@@ -113,6 +113,8 @@ class BatchBackend(Protocol):
     """Most requests of a batch."""
     max_bytes: int
     """Most bytes of a batch, with some room left."""
+    lasts: float
+    """Seconds after which a batch expires."""
     marks: bool
     """Whether a batch bears our name for it, so that one that is found is surely ours."""
 

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,25 +16,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from llm_costopt.batch.anthropic import AnthropicBatches
-from llm_costopt.batch.backend import Lane
+from llm_costopt.batch.backend import BatchBackend, Lane
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.openai import OpenAIBatches
+from llm_costopt.batch.records import Price, Records
 from llm_costopt.batch.stored import Job
+from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.wire import http_library
-from llm_costopt.batch.work import Pace, Watch, Worker
+from llm_costopt.batch.work import Worker
+from llm_costopt.types import OnRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 app = typer.Typer(no_args_is_help=True)
 
 _KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
+_BACKENDS: Mapping[str, BatchBackend] = {backend.name: backend for backend in (OpenAIBatches(), AnthropicBatches())}
+
 _PACE = Pace(first=5.0, most=300.0, lease=120.0, settle=60.0)
 
 File = Annotated[Path, typer.Argument(help="The file of a BatchQueue.")]
 Ids = Annotated[list[str] | None, typer.Argument(help="Beginnings of jobs' ids; all that are not done if none.")]
+LedgerFile = Annotated[
+    Path | None,
+    typer.Option("--ledger", help="A Ledger, made if new: book rows there, unless a callback handler of a host does."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print figures for machines.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """Where the rows that come back are booked."""
+
+    append: OnRecord
+    """Keeps a record, once for each id."""
+    prices: Price
+    """What a row costs."""
 
 
 @app.callback()
@@ -69,20 +88,26 @@ def show(file: File, job: Annotated[str, typer.Argument(help="The beginning of a
 
 
 @app.command()
-def collect(file: File, jobs: Ids = None) -> None:
+def collect(context: typer.Context, file: File, jobs: Ids = None, ledger: LedgerFile = None) -> None:
     """Look once at every job, and store what is there; a program that asks again is answered from the file."""
-    with _open(file) as store, _worker(store) as worker:
+    with _open(file) as store, _books(context, store, ledger) as book, _worker(store) as worker:
         for job in _jobs(store, jobs):
             watch = Watch(job=job.id, lane=job.lane, due=0.0)
             worker.look(watch)
             _complain(watch)
             print(f"{job.id[:12]}: {_told(store, job)}")
+        book()
 
 
 @app.command()
-def wait(file: File, jobs: Ids = None) -> None:
+def wait(context: typer.Context, file: File, jobs: Ids = None, ledger: LedgerFile = None) -> None:
     """Wait until jobs are done, and store what comes back."""
-    with _open(file) as store, _worker(store) as worker, _bar() as bar:
+    with (
+        _open(file) as store,
+        _books(context, store, ledger) as book,
+        _worker(store) as worker,
+        _bar() as bar,
+    ):
         found = _jobs(store, jobs)
         tasks = {job.id: bar.add_task(job.id[:12], total=job.rows) for job in found}
         watches = [Watch(job=job.id, lane=job.lane, due=0.0) for job in found]
@@ -93,9 +118,11 @@ def wait(file: File, jobs: Ids = None) -> None:
                     _complain(watch)
                 through = store.through(watch.job)
                 bar.update(tasks[watch.job], completed=through)
+            book()
             watches = [watch for watch in watches if not watch.ended]
             if watches:
                 time.sleep(max(0.0, min(1.0, min(watch.due for watch in watches) - time.time())))
+        book()  # what was stored before, if there was nothing to wait for
         told = [(job.id[:12], _told(store, job)) for job in found]
     for job_id, text in told:
         print(f"{job_id}: {text}")
@@ -131,7 +158,7 @@ def _worker(store: JobStore) -> "Iterator[Worker]":
         try:
             yield Worker(
                 store=store,
-                backends={backend.name: backend for backend in (OpenAIBatches(), AnthropicBatches())},
+                backends=_BACKENDS,
                 owner=owner,
                 pace=_PACE,
                 retries=1,
@@ -142,6 +169,26 @@ def _worker(store: JobStore) -> "Iterator[Worker]":
             )
         finally:
             store.release(owner)
+
+
+@contextmanager
+def _books(context: typer.Context, store: JobStore, ledger: Path | None) -> "Iterator[Callable[[], None]]":
+    """Give what books all rows that are stored and that nobody booked yet; nothing without a ledger."""
+    if ledger is None:
+        yield lambda: None
+        return
+    with context.obj(ledger) as booking:
+        records = Records(booking.append, booking.prices, time.time)
+
+        def book() -> None:
+            records.tell(store, _BACKENDS)
+            if records.failures:
+                raise ValueError(f"{ledger} cannot be written; rows are stored, and booked when it can: collect again")
+
+        yield book
+        rows = "row" if records.told == 1 else "rows"
+        unpriced = f", {records.unpriced} of unknown price" if records.unpriced else ""
+        print(f"{ledger}: {records.told} {rows} booked, ${records.cost}{unpriced}")
 
 
 def _headers(lane: Lane) -> Mapping[str, str]:

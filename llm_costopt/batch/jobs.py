@@ -12,16 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import asdict
 from typing import Any
 
+from llm_costopt.batch import tables
 from llm_costopt.batch.backend import Lane, Result
 from llm_costopt.batch.stored import Answered, Job, Place, Settled, Wanted, row_name, row_number
 from llm_costopt.batch.wire import Reply
 from llm_costopt.database import Database
-
-_OURS = 0x6C6C6D6A
-"""`llmj` in the header of the file: what tells a job store from somebody else's database."""
-
-_VERSION = 1
-"""Of the tables' shape."""
 
 _PATIENCE = 30.0
 """Seconds to wait for another process that is writing."""
@@ -34,45 +29,6 @@ _KEPT = 30 * 86400.0
 
 _SHOWN = 86400.0
 """Seconds for which the reply of a row that will not be given out again stays."""
-
-_SCHEMA = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    lane TEXT NOT NULL,
-    state TEXT NOT NULL,
-    rows INTEGER NOT NULL,
-    at REAL NOT NULL,
-    uploaded TEXT NOT NULL DEFAULT '',
-    remote TEXT,
-    status TEXT,
-    through INTEGER,
-    guessed INTEGER NOT NULL DEFAULT 0,
-    not_these TEXT NOT NULL DEFAULT '[]',
-    note TEXT,
-    owner TEXT,
-    leased REAL NOT NULL DEFAULT 0
-);
-CREATE TABLE rows (
-    id INTEGER PRIMARY KEY,
-    key BLOB NOT NULL,
-    lane TEXT NOT NULL,
-    body BLOB,
-    asked REAL NOT NULL,
-    state TEXT NOT NULL,
-    job TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    outcome TEXT,
-    status INTEGER,
-    reply BLOB,
-    recorded INTEGER NOT NULL DEFAULT 0,
-    delivered REAL,
-    spent INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX rows_key ON rows (key) WHERE NOT spent;
-CREATE INDEX rows_job ON rows (job, id);
-CREATE INDEX rows_unrecorded ON rows (id) WHERE state = 'answered' AND NOT recorded;
-CREATE TABLE claims (run TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (run, row)) WITHOUT ROWID
-"""
 
 # A row that this run has not taken yet. One that was given out before belongs to a program that came to no good end,
 # if it was given out before this run began; to one that still runs, if after.
@@ -95,7 +51,9 @@ class JobStore:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self._db = Database(path, what="job store", schema=_SCHEMA, owner=_OURS, version=_VERSION, patience=_PATIENCE)
+        self._db = Database(
+            path, what="job store", schema=tables.SCHEMA, owner=tables.OURS, version=tables.VERSION, patience=_PATIENCE
+        )
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -336,9 +294,10 @@ class JobStore:
         )  # fmt: skip
         return counts[0]["n"] or 0
 
-    def oldest(self) -> float | None:
-        """Say when the oldest unanswered row was asked for."""
-        return self._db.run("SELECT min(asked) AS at FROM rows WHERE state != 'answered'")[0]["at"]  # type: ignore[no-any-return]
+    def oldest(self, state: str | None = None) -> float | None:
+        """Say when the oldest unanswered row was asked for, or of those in *state*."""
+        query = "SELECT min(asked) AS at FROM rows WHERE state != 'answered' AND (? IS NULL OR state = ?)"
+        return self._db.run(query, state, state)[0]["at"]  # type: ignore[no-any-return]
 
     def _each(self, query: str, ids: Collection[int]) -> Iterator[Any]:
         numbers = list(ids)

@@ -19,6 +19,8 @@ class Line:
     """Not to be sent before."""
     most: int | None = None
     """Fewer rows than the provider would take, since it refused more."""
+    room: int | None = None
+    """Likewise bytes."""
 
     def add(self, row: int, size: int, now: float) -> None:
         """Put a row at the end."""
@@ -36,7 +38,7 @@ class Line:
     def take(self, most_rows: int, most_bytes: int) -> list[int]:
         """Take out as many rows as one batch holds, at least one."""
         taken: list[int] = []
-        room = most_bytes
+        room = min(most_bytes, self.room or most_bytes)
         for row, size in self.rows.items():
             room -= size + _FRAME
             if taken and (room < 0 or len(taken) >= min(most_rows, self.most or most_rows)):

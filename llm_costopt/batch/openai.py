@@ -44,6 +44,7 @@ class OpenAIBatches:
     max_rows = 50_000
     max_bytes = 180_000_000
     """A tenth less than 200 MB."""
+    lasts = 86400.0
     marks = True
     window = "24h"
     """The only one that OpenAI takes."""

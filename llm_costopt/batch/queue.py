@@ -21,8 +21,8 @@ from llm_costopt.batch.records import Price, Records
 from llm_costopt.batch.runner import OnClose, Plan, Runner
 from llm_costopt.batch.runs import watch
 from llm_costopt.batch.stored import Answered, Wanted
+from llm_costopt.batch.watch import Pace
 from llm_costopt.batch.wire import Ask, Reply, http_library
-from llm_costopt.batch.work import Pace
 from llm_costopt.types import OnRecord
 
 _STREAMS = (
@@ -35,12 +35,16 @@ _AZURE = "Azure's Batch API is not supported yet: give Azure a client without th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStats:
-    """What a queue holds, and what its file holds."""
+    """What a queue holds, and what its file holds; the monitor wants just this: `Alerts(batches=queue.stats)`."""
 
     waiting: int
     """Requests of this program that wait for their answer."""
     oldest: float | None
     """Seconds that the oldest unanswered row has waited; None if there is none."""
+    oldest_queued: float | None
+    """Seconds that the oldest unsent row has waited; None if there is none."""
+    next_expiry: float | None
+    """Seconds until the first job that is at work expires; None if none is."""
     jobs: Mapping[str, int]
     """Jobs by state: `uploading`, `creating`, `running`, `done`."""
     rows: Mapping[str, int]
@@ -171,11 +175,15 @@ class BatchQueue:
 
     def stats(self) -> QueueStats:
         """Report what the queue and its file hold."""
-        states = [job.state for job in self._store.jobs()]
-        oldest = self._store.oldest()
+        jobs, now = self._store.jobs(), self._clock()
+        states = [job.state for job in jobs]
+        ends = [job.at + self._backends[job.lane.provider].lasts for job in jobs if job.state == "running"]
+        oldest, queued = self._store.oldest(), self._store.oldest("queued")
         return QueueStats(
             waiting=self._runner.waiting(),
-            oldest=None if oldest is None else self._clock() - oldest,
+            oldest=None if oldest is None else now - oldest,
+            oldest_queued=None if queued is None else now - queued,
+            next_expiry=min(ends) - now if ends else None,
             jobs={state: states.count(state) for state in sorted(set(states))},
             rows=self._store.outcomes(),
             cost=self._records.cost,

@@ -34,6 +34,7 @@ class Records:
         self._prices = prices
         self._clock = clock
         self._lock = threading.Lock()
+        self.told = 0
         self.cost = Decimal(0)
         self.saved = Decimal(0)
         self.unpriced = 0
@@ -58,6 +59,7 @@ class Records:
             self.failures += 1
             return False
         with self._lock:
+            self.told += 1
             self.cost += record.cost or 0
             self.saved += record.saved.batch if record.saved else 0
             self.unpriced += record.cost is None

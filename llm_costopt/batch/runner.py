@@ -18,9 +18,10 @@ from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
 from llm_costopt.batch.runs import failed, run_of
 from llm_costopt.batch.stored import Answered, Place
+from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
 from llm_costopt.batch.wire import Reply, http_library
-from llm_costopt.batch.work import Pace, Watch, Worker
+from llm_costopt.batch.work import Worker
 
 log = logging.getLogger(__name__)
 
@@ -313,13 +314,14 @@ class Runner:
             while line.rows and self._line_due(lane, line) <= self._clock():
                 backend = self._backends[lane.provider]
                 rows = line.take(backend.max_rows, backend.max_bytes)
-                hold = None
+                back = None
                 try:
-                    hold = self._worker.send(lane, rows)
+                    back = self._worker.send(lane, rows)
                 finally:
                     self._put(self._store.where(rows))
-                if hold is not None:
-                    line.held = self._clock() + hold
+                if back is not None:
+                    line.held = self._clock() + back.wait
+                    line.room = back.room or line.room
 
     def _line_due(self, lane: Lane, line: Line) -> float:
         backend = self._backends[lane.provider]

@@ -62,9 +62,10 @@ def _at_exit() -> None:
     if crashed is not None:
         return
     for path, run in _runs.items():
-        store = JobStore(path)
-        store.spend(run.id)
-        store.close()
+        if path.exists():  # what was deleted in the meantime is not made anew
+            store = JobStore(path)
+            store.spend(run.id)
+            store.close()
 
 
 atexit.register(_at_exit)

@@ -1,17 +1,19 @@
 """Send, find, watch and collect batches: all that talks to a provider, one job at a time."""
 
+import io
 import json
 import logging
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Any
 
 from llm_costopt.batch.backend import UNFINISHED, BatchBackend, Failure, Intent, Lane, Remote, Result, Row
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.stored import Answered, Job, row_number
+from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.wire import Http, RefusedError, Reply
 
 log = logging.getLogger(__name__)
@@ -25,52 +27,21 @@ _MISSES = 3
 _LAGS = 5
 """How often results that were announced are waited for: files have been seen to come after `completed`."""
 
+_TOO_LARGE = 413
+"""The HTTP error for a body that is larger than the provider, or a gateway on the way, takes."""
+
 _PASSING = frozenset({408, 409, 425, 429})
 """HTTP errors below 500 that may pass by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How long to wait for what, in seconds."""
+class Back:
+    """Rows were given back, to be sent again."""
 
-    first: float
-    """Between the first two looks at a batch; each wait is half as long again as the one before."""
-    most: float
-    """Longest time between two looks."""
-    lease: float
-    """How long a job stays with a program that gives no sign of life."""
-    settle: float
-    """After which a batch that is not to be found was surely never made."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Watch:
-    """A job that is looked at from time to time."""
-
-    job: str
-    """Our name for it."""
-    lane: Lane
-    """Whose headers to use."""
-    due: float
-    """When to look again."""
-    rows: set[int] = field(default_factory=set)
-    """Those that somebody waits for here."""
-    cancelling: bool = False
-    """Whether it is looked after for the sake of what is paid, even if nobody waits."""
-    ended: bool = False
-    """Whether all is read, or all was given back."""
-    refused: Reply | None = None
-    """What the provider said to a look, if it will say it again."""
-    too_much: bool = False
-    """Whether it was refused since too much was queued."""
-    delay: float = 0.0
-    misses: int = 0
-    lags: int = 0
-
-    def wait(self, now: float, pace: Pace, *, at_least: float = 0.0) -> None:
-        """Look again after a while, longer each time."""
-        self.delay = min(pace.most, self.delay * 1.5 or pace.first)
-        self.due = now + max(self.delay, at_least)
+    wait: float = 0.0
+    """Seconds before that."""
+    room: int | None = None
+    """Most bytes to send at once from now on; None for as many as before."""
 
 
 class Worker:
@@ -112,8 +83,8 @@ class Worker:
         self._clock = clock
         self._renewed = 0.0
 
-    def send(self, lane: Lane, rows: Sequence[int]) -> float | None:
-        """Send *rows* as one job, and store how it went; returns seconds to wait if they are to be sent later."""
+    def send(self, lane: Lane, rows: Sequence[int]) -> Back | None:
+        """Send *rows* as one job, and store how it went; says so if they are to be sent again."""
         job = uuid.uuid4().hex
         now = self._clock()
         if not self._store.open_job(job, lane, rows, owner=self._owner, now=now, until=now + self._pace.lease):
@@ -127,12 +98,12 @@ class Worker:
             except ConnectionError as problem:
                 log.warning("Uploading a batch failed, it is tried again: %s", problem)
                 self._store.reopen(job)
-                return self._pace.most
+                return Back(wait=self._pace.most)
             except RefusedError as problem:
-                return self._refused(job, backend, problem)
+                return self._refused(job, backend, problem, file)
             return self._create(job, lane, uploaded, file)
 
-    def _create(self, job: str, lane: Lane, uploaded: str, file: IO[bytes]) -> float | None:
+    def _create(self, job: str, lane: Lane, uploaded: str, file: IO[bytes]) -> Back | None:
         backend = self._backends[lane.provider]
         # From here on it may exist and cost money. If another program has taken the job over, it is that one's.
         if not self._advance(job, state="creating", uploaded=uploaded, at=self._clock()):
@@ -147,17 +118,22 @@ class Worker:
             if problem.reply.status >= 500:
                 log.warning("Nobody knows whether batch %s was made; it is looked for: %s", job, problem)
                 return None
-            return self._refused(job, backend, problem)
+            return self._refused(job, backend, problem, file)
         self._advance(job, state="running", remote=remote.id, status=remote.status)
         return None
 
-    def _refused(self, job: str, backend: BatchBackend, problem: RefusedError) -> float | None:
-        """Store that nothing was made of *job*; returns seconds to wait if that may change."""
+    def _refused(self, job: str, backend: BatchBackend, problem: RefusedError, file: IO[bytes]) -> Back | None:
+        """Store that nothing was made of *job*; says so if that may change."""
         reply = problem.reply
+        if reply.status == _TOO_LARGE and len(self._open(job)) > 1:
+            # By bytes, not by rows: one huge row must not make small jobs of all the others.
+            log.warning("A batch was too large, it is halved: %s", problem)
+            self._store.reopen(job)
+            return Back(room=file.seek(0, io.SEEK_END) // 2)
         if reply.status >= 500 or reply.status in _PASSING:
             log.warning("A batch was not taken, it is tried again: %s", problem)
             self._store.reopen(job)
-            return problem.retry_after or self._pace.most
+            return Back(wait=problem.retry_after or self._pace.most)
         rest = (Result(id=name, reply=_as_error(backend, reply), outcome="rejected") for name in self._open(job))
         self._answer(job, rest)
         self._advance(job, state="done", status="refused", note=str(problem))

@@ -35,20 +35,39 @@ class SpendingLimit(Protocol):
         ...
 
 
+class Batching(Protocol):
+    """How the work of batches stands; `BatchQueue.stats()` and `BatchState` are such."""
+
+    @property
+    def jobs(self) -> Mapping[str, int]:
+        """Return jobs by state: `running`, …."""
+        ...
+
+    @property
+    def oldest_queued(self) -> float | None:
+        """Return seconds that the request waits which waits longest to be sent; None if none waits."""
+        ...
+
+    @property
+    def next_expiry(self) -> float | None:
+        """Return seconds until the first of the running jobs expires; None if none runs."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchState:
-    """How the work of batches stands now."""
+    """How the work of other batches stands, in plain values."""
 
     jobs: Mapping[str, int] = field(default_factory=dict)
-    """Jobs by state: `running`, …"""
+    """Jobs by state."""
     oldest_queued: float | None = None
-    """Seconds that the request waits which waits longest to be sent; None if none waits."""
+    """Seconds that the request waits which waits longest to be sent."""
     next_expiry: float | None = None
-    """Seconds until the first of the running jobs expires; None if none runs."""
+    """Seconds until the first of the running jobs expires."""
 
 
-Batches = Callable[[], BatchState]
-"""Tells how the work of batches stands now."""
+Batches = Callable[[], Batching]
+"""Tells how the work of batches stands now: `queue.stats` of a `BatchQueue`."""
 
 
 def name_of(budget: SpendingLimit) -> str:

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from llm_costopt.monitor.stream import About, News, Stream
 from llm_costopt.monitor.summary import Summary
-from llm_costopt.monitor.watched import BatchState, SpendingLimit, name_of
+from llm_costopt.monitor.watched import Batching, SpendingLimit, name_of
 from llm_costopt.types import CallRecord
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 7 * 86_400.0
@@ -65,7 +65,7 @@ class Facts:
     """Scores of the last day, and of the week before it, by whose answers they judge."""
     budgets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """The part of each budget that is spent, and the part of its period that has passed."""
-    batches: BatchState | None = None
+    batches: Batching | None = None
     """How the work of batches stands; None if nobody tells."""
 
 
@@ -140,7 +140,7 @@ def facts(
     *,
     summary: Callable[[float], Summary] | None,
     budgets: Sequence[SpendingLimit],
-    batches: BatchState | None,
+    batches: Batching | None,
 ) -> Facts:
     """Put together what alerts are judged by; requests and costs are those of *summary* if it is given."""
     soon = now + _STEP  # the step that has begun counts

@@ -1,6 +1,7 @@
 """What the tests of batches share."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,8 @@ async def until(condition: Callable[[], object]) -> None:
     """Wait for what another thread does."""
     while not condition():  # noqa: ASYNC110 - a thread sets no event of asyncio
         await asyncio.sleep(0.005)
+
+
+async def rest() -> None:
+    """Wait until no queue has anything to do; rows are booked after their callers have them."""
+    await until(lambda: all(thread.name != "llm-costopt-batch" for thread in threading.enumerate()))

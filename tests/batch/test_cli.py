@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from llm_costopt import Ledger, Prices
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.transport import AsyncBatchTransport
-from llm_costopt.batch.work import Pace
+from llm_costopt.batch.watch import Pace
 from llm_costopt.cli import app
 from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok
@@ -165,3 +167,47 @@ async def test_a_missing_key_is_said(
     monkeypatch.delenv("OPENAI_API_KEY")
 
     assert "set OPENAI_API_KEY: the file holds no keys" in str(run("collect").exception)
+
+
+@pytest.mark.parametrize("command", ["collect", "wait"])
+async def test_rows_are_booked_once(tmp_path: Path, soon: dict[str, Any], ask: Ask, run: Run, command: str) -> None:
+    """With `--ledger`, rows are booked at the batch price, and not again by the shell or by the program that takes them."""
+    path = tmp_path / "costs.db"
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+        provider.script = all_ok
+        first = await asyncio.to_thread(run, command, "--ledger", str(path))
+        again = await asyncio.to_thread(run, command, "--ledger", str(path))
+        ledger = Ledger(path)
+        with BatchQueue(tmp_path / "jobs.db", **soon, on_record=ledger.append, prices=Prices()) as queue:
+            replies = await ask(queue, provider, "a", "b")
+    records = ledger.records()
+
+    assert f"{path}: 2 rows booked, $0.000210" in first.stdout
+    assert f"{path}: 0 rows booked" in again.stdout
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert [(record.cost, record.batch) for record in records] == [(Decimal("0.0001050"), True)] * 2
+
+
+async def test_rows_that_could_not_be_booked_are_booked_later(
+    tmp_path: Path, soon: dict[str, Any], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger that fails is said and loses no row: the next command, or the program, books it; under the same id it counts once."""
+    path = tmp_path / "costs.db"
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+        provider.script = all_ok
+        with monkeypatch.context() as broken:
+            broken.setattr(Ledger, "append", _disk_full)
+            failed = await asyncio.to_thread(run, "collect", "--ledger", str(path))
+        stored = await asyncio.to_thread(run, "collect")
+        again = await asyncio.to_thread(run, "collect", "--ledger", str(path))
+
+    assert "cannot be written; rows are stored" in str(failed.exception)
+    assert stored.stdout == ""
+    assert "2 rows booked" in again.stdout
+    assert len(Ledger(path).records()) == 2
+
+
+def _disk_full(*_: object) -> None:
+    raise OSError("disk full")

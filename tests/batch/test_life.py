@@ -152,6 +152,20 @@ def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, e
     assert provider.paid() == {"q": paid}
 
 
+def test_a_file_that_was_deleted_is_not_made_anew(tmp_path: Path) -> None:
+    """A program that deletes the file before it ends leaves none behind, and ends without a word."""
+    code = (
+        "from pathlib import Path\nfrom llm_costopt.batch.queue import BatchQueue\n"
+        f"folder = Path({str(tmp_path)!r})\nBatchQueue(folder / 'jobs.db').close()\n"
+        "[file.unlink() for file in folder.iterdir()]\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_named_job_is_given_out_whenever_it_is_asked(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
     """Under the same name the same requests get the same answers for ever; under another one they are new."""
     with Provider() as provider:

@@ -1,7 +1,6 @@
 """What whoever counts the money is told of rows: each once, at the batch price, even across a crash."""
 
 import asyncio
-import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from llm_costopt import Ledger, Prices
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.types import CallRecord, Usage
-from tests.batch.conftest import Ask, until
+from tests.batch.conftest import Ask, rest, until
 from tests.batch_provider import Batch, Provider, Told, chat, message, ok, result
 
 HALF = Decimal("0.0001050")
@@ -146,11 +145,13 @@ async def test_figures(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
         await until(lambda: queue.stats().rows.get("queued") == 2)
         full = queue.stats()
         await slow
-        await until(lambda: all(thread.name != "llm-costopt-batch" for thread in threading.enumerate()))
+        await rest()
         after = queue.stats()
 
     assert (empty.waiting, empty.oldest, empty.rows) == (0, None, {})
     assert full.oldest is not None
+    assert full.oldest_queued == full.oldest
+    assert (after.oldest_queued, after.next_expiry) == (None, None)
     assert full.waiting == 2
     assert (after.waiting, after.oldest) == (0, None)
     assert (after.jobs, after.rows) == ({"done": 1}, {"succeeded": 2})

@@ -1,6 +1,7 @@
 """What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 import openai
 import pytest
 
+from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
-from tests.batch.conftest import Ask
+from llm_costopt.batch.watch import Pace, Watch
+from tests.batch.conftest import Ask, until
 from tests.batch_provider import Batch, Json, Provider, Told, ok, result
 
 
@@ -260,6 +263,31 @@ async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any
     assert [len(batch.rows) for batch in provider.batches] == [8, 4, 4, 2, 2, 2, 2]
 
 
+async def test_what_was_held_back_goes_when_another_job_ends(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """A batch that does not fit beside one at work waits for the end of that one, not for the next look, and goes unhalved."""
+    errors = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
+    ended = False
+
+    def script(batch: Batch) -> Told:
+        if batch.id == "batch_0":
+            return Told(output=[ok(row) for row in batch.rows]) if ended else Told(status="in_progress")
+        if not ended:
+            return Told(status="failed", more={"errors": errors})
+        return Told(output=[ok(row) for row in batch.rows])
+
+    slow = soon | {"poll": (0.02, 3600.0)}
+    with BatchQueue(tmp_path / "jobs.db", **slow) as queue, Provider(script) as provider:
+        first = asyncio.create_task(ask(queue, provider, "first"))
+        await until(lambda: queue.stats().jobs.get("running"))
+        rest = asyncio.create_task(ask(queue, provider, "a", "b", "c", "d"))
+        await until(lambda: len(provider.batches) == 2 and queue.stats().rows.get("queued") == 4)
+        ended = True
+        replies = [*await first, *await rest]
+
+    assert [words(reply) for reply in replies] == ["re: first", "re: a", "re: b", "re: c", "re: d"]
+    assert [len(batch.rows) for batch in provider.batches] == [1, 4, 4]
+
+
 @pytest.mark.parametrize(("limit", "value"), [("max_rows", 3), ("max_bytes", 1000)])
 async def test_what_is_too_large_is_split(
     queue: BatchQueue, ask: Ask, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
@@ -273,6 +301,27 @@ async def test_what_is_too_large_is_split(
 
     assert [words(reply) for reply in replies] == [f"re: q{n}" for n in range(7)]
     assert [len(batch.rows) for batch in provider.batches] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_body_that_is_too_large_is_halved(queue: BatchQueue, ask: Ask, anthropic: bool) -> None:
+    """HTTP 413 halves the job until it fits; a row that is too large alone gets that error, and the others stay many in a job."""
+    sizes: list[int] = []
+
+    def intercept(method: str, path: str, _: int) -> int | None:
+        large = path == ("/v1/messages/batches" if anthropic else "/v1/files") and method == "POST"
+        sizes.extend([provider.size] if large else [])
+        return 413 if large and provider.size > 4000 else None
+
+    huge = "x" * 5000
+    with Provider(intercept=intercept) as provider:
+        replies = await ask(queue, provider, *(f"q{n}" for n in range(20)), huge, anthropic=anthropic)
+
+    assert [reply.status_code for reply in replies] == [200] * 20 + [413]
+    assert "scripted 413" in replies[-1].json()["error"]["message"]
+    assert set(provider.paid().values()) == {1}
+    assert sum(size > 4000 for size in sizes) <= 4  # what was refused: all, a half, and the huge one alone
+    assert len(provider.batches) <= 4
 
 
 async def test_a_wrong_key_fails_everybody_at_once(queue: BatchQueue, ask: Ask) -> None:
@@ -310,6 +359,36 @@ async def test_what_passes_is_waited_out(queue: BatchQueue, ask: Ask, fault: int
 
     assert [words(reply) for reply in replies] == ["re: one", "re: two"]
     assert max(provider.paid().values()) == 1
+
+
+def test_looks_become_rarer() -> None:
+    """Each wait for the next look is half as long again, up to the most, and as long as the provider asks for at least."""
+    lane = Lane(provider="openai", base_url="http://a", endpoint="/v1/chat/completions", model="m", account="k")
+    watch = Watch(job="j", lane=lane, due=0.0)
+    pace = Pace(first=4.0, most=10.0, lease=1.0, settle=1.0)
+    waits = []
+    for _ in range(4):
+        watch.wait(100.0, pace)
+        waits.append(watch.due - 100.0)
+    watch.wait(100.0, pace, at_least=60.0)
+
+    assert waits == [4.0, 6.0, 9.0, 10.0]
+    assert watch.due == 160.0
+
+
+async def test_one_thread_looks_after_all_jobs(queue: BatchQueue, ask: Ask) -> None:
+    """Three jobs of three models at once are looked after by one thread, and by no task of the caller's loop."""
+    models = [f"m{n}" for n in range(3)]
+    with Provider(lambda _: Told(status="in_progress")) as provider:
+        asked = [asyncio.create_task(ask(queue, provider, "q", model=model)) for model in models]
+        await until(lambda: len(provider.batches) == 3 and all(batch.looks for batch in provider.batches))
+        threads = [thread for thread in threading.enumerate() if thread.name == "llm-costopt-batch"]
+        provider.script = lambda batch: Told(output=[ok(row) for row in batch.rows])
+        await asyncio.gather(*asked)
+
+    assert len(provider.batches) == 3
+    assert len(threads) == 1
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("anthropic", [False, True])

@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from langchain_costopt import CostCallbackHandler, use_batch_api
 from llm_costopt import BatchQueue, Prices
+from tests.batch.conftest import rest
 from tests.batch_provider import Batch, Provider, Told, all_ok, chat, ok, result
 
 HALF = Decimal("0.0001050")
@@ -40,6 +41,7 @@ async def test_a_chain_becomes_one_job(queue: BatchQueue) -> None:
     with Provider() as provider:
         chain = ChatPromptTemplate.from_template("say {word}") | use_batch_api(model_of(provider), queue)
         answers = await chain.abatch([{"word": str(n)} for n in range(200)], {"callbacks": [costs]})
+        await rest()
 
     assert [answer.content for answer in answers] == [f"re: say {n}" for n in range(200)]
     assert len(provider.batches) == 1

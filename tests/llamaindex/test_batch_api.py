@@ -21,6 +21,7 @@ from pydantic import BaseModel, PrivateAttr
 
 from llamaindex_costopt import CachedLLM, CostEventHandler, use_batch_api
 from llm_costopt import BatchQueue, Prices, SemanticCache
+from tests.batch.conftest import rest
 from tests.batch_provider import Batch, Json, Provider, Told, chat, message, ok, result
 
 HALF = Decimal("0.0001050")
@@ -140,6 +141,7 @@ async def test_what_is_asked_at_once_becomes_one_job(queue: BatchQueue, make: Ma
         with Provider(answer) as provider:
             llm = use_batch_api(make(provider), queue)
             answers = await asyncio.gather(*(llm.achat([ChatMessage(f"q{n}")]) for n in range(50)))
+            await rest()
     finally:
         costs.uninstall()
 
