@@ -195,7 +195,7 @@ def test_sides_that_nobody_assigned_by_chance_give_no_advice() -> None:
 
 
 @pytest.mark.parametrize(("kept", "fires"), [(0, True), (20, False)])
-def test_drafts_that_lose_money_are_to_be_left_off(kept: int, fires: bool) -> None:  # noqa: FBT001 - a case
+def test_drafts_that_lose_money_are_to_be_left_off(kept: int, fires: bool) -> None:
     """Where rejected drafts of a complexity cost more than accepted ones save, that sum is what stopping saves."""
     told = {"complexity": "medium", "saved": Saved(router=Decimal(10))}
     drafts = spread(100, lambda _: call("draft", tier="cheap", **told))
@@ -211,7 +211,9 @@ def test_drafts_that_lose_money_are_to_be_left_off(kept: int, fires: bool) -> No
 def test_a_job_that_a_clock_starts_may_go_through_the_batch_api() -> None:
     """Where nearly all calls come in the same three hours on many days, half of what they cost is at stake."""
     nightly = [
-        call(f"{day}-{n}", at=NOW - day * DAY + 3600 + n * 60, endpoint="nightly") for day in range(1, 31) for n in range(9)
+        call(f"{day}-{n}", at=NOW - day * DAY + 3600 + n * 60, endpoint="nightly")
+        for day in range(1, 31)
+        for n in range(9)
     ]
     daily = spread(900, lambda _: call("daily", endpoint="daily"))
     found, _ = advised(ledger_of(*nightly, *daily))
