@@ -55,6 +55,8 @@ class SemanticCache(BaseCache):
         embedder: a LangChain `Embeddings` or the core's `Embedder`; the bundled one if not given.
         index: finds what is near, such as a `llm_costopt.cache.faiss.FaissIndex` of this cache's own; in process if not given.
         guards: with *threshold*, may refuse a candidate; all of `llm_costopt.cache.guards.GUARDS` if not given.
+        on_score: is told how good answers from the cache are, from 0 to 1, of each would-be hit that was checked and of each
+            `feedback`, as in `on_score=alerts.score`; see `llm_costopt.SemanticCache`.
 
     Raises:
         ValueError: an argument is out of its range, the file cannot be opened, or *url* is malformed. A Redis that
@@ -81,6 +83,7 @@ class SemanticCache(BaseCache):
         embedder: Embeddings | Embedder | None = None,
         index: VectorIndex | None = None,
         guards: Sequence[Guard] = GUARDS,
+        on_score: semantic.OnScore | None = None,
     ) -> None:
         self._aembed = _aembed(embedder) if isinstance(embedder, Embeddings) else None
         self._warned = False
@@ -102,6 +105,7 @@ class SemanticCache(BaseCache):
             embedder=_LangChainEmbedder(embedder) if isinstance(embedder, Embeddings) else embedder,
             index=index,
             guards=guards,
+            on_score=on_score,
         )
         watch(self._cache)
 

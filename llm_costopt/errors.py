@@ -6,6 +6,8 @@ CostOptError
 └── BudgetExceededError   a request would cost more than a budget leaves
 """
 
+from traceback import format_tb
+
 
 class CostOptError(Exception):
     """Catch this for anything that llm-costopt itself raises."""
@@ -27,3 +29,8 @@ class BadLogError(CostOptError, ValueError):
 
 class BudgetExceededError(CostOptError):
     """Catch this to answer without a model until the budget begins anew."""
+
+
+def place_of(error: BaseException) -> str:
+    """Say where *error* arose, for a log: without its message and those of its causes, which may quote a prompt."""
+    return "".join(format_tb(error.__traceback__))

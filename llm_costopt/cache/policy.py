@@ -79,16 +79,25 @@ class Budget:
 
     Every request that is not served tells for free whether its candidate would have been right, when the model's
     answer arrives. A share *shadow_rate* of those that would be served goes to the model all the same: otherwise the
-    errors of what is served would never be seen. Such a label counts for all that were not checked.
+    errors of what is served would never be seen. Such a label counts for all that were not checked, and *checked* is told
+    how good what would have been served was: 1 where the answers were seen to say the same, else 0, and of prose the chance
+    that they do so unseen. That chance is taken at even odds: what the verifier believes is what is being checked. So for
+    prose the level is too low, and its change is what says something.
     """
 
     def __init__(
-        self, max_error: float, shadow_rate: float, state: Any, rng: Callable[[], float] = random.random
+        self,
+        max_error: float,
+        shadow_rate: float,
+        state: Any,
+        rng: Callable[[], float] = random.random,
+        checked: Callable[[float], object] = lambda _: None,
     ) -> None:
         self._verifier = Verifier(state)
         self._budget = ErrorBudget(max_error)
         self._shadow_rate = shadow_rate
         self._rng = rng
+        self._checked = checked
         self._waiting: Recent[str, _Waiting] = Recent()
         self._served: Recent[str, Evidence] = Recent()
 
@@ -110,7 +119,7 @@ class Budget:
         if serve:
             refused("shadow")
         same = tuple(one.says for one, group in zip(near, heard, strict=True) if group.says == heard[chosen].says)
-        self._waiting.put(exact, _Waiting(found=found, same=same, weight=1 / self._shadow_rate if serve else 1.0))
+        self._waiting.put(exact, _Waiting(found=found, same=same, would_serve=serve))
         return None
 
     def judge(self, asked: str, near: Sequence[Neighbour], entries: int) -> Judgement:
@@ -134,7 +143,10 @@ class Budget:
         right = not waiting.names.isdisjoint(names(says))
         prose = is_prose(says) or any(map(is_prose, waiting.same))
         seen = 1 - MISSED * FURTHER ** (len(waiting.same) - 1) if prose else 1.0
-        moved = self._verifier.learn(waiting.found, right=right, weight=waiting.weight, seen=seen)
+        weight = 1 / self._shadow_rate if waiting.would_serve else 1.0
+        moved = self._verifier.learn(waiting.found, right=right, weight=weight, seen=seen)
+        if waiting.would_serve:
+            self._checked(1.0 if right else (1 - seen) / (2 - seen))
         return self._verifier.to_dict() if moved else None
 
     def judged(self, exact: str, *, right: bool) -> dict[str, Any] | None:
@@ -152,7 +164,8 @@ class _Waiting:
     found: Evidence
     same: tuple[int, ...]
     """Numbers of the neighbours that say the same as the candidate, and its own."""
-    weight: float
+    would_serve: bool
+    """Whether it would have been served but for the check."""
 
     @property
     def names(self) -> frozenset[int]:

@@ -28,6 +28,7 @@ from llm_costopt.cache.scope import Surroundings, surroundings
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
+from llm_costopt.errors import place_of
 from llm_costopt.faults import fault
 from llm_costopt.recent import Recent
 from llm_costopt.types import Answer, CacheKind, Question
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
+
+OnScore = Callable[..., object]
+"""`(hit, score, *, about)`: told how good an answer from the cache is, from 0 to 1; must not block for long."""
 
 SHADOW_RATE = 0.04
 """At 60 % hits, under 3 % of the requests."""
@@ -67,6 +71,9 @@ class SemanticCache:
         embedder: turns a question into a vector; the bundled one if not given.
         index: finds what is near, such as a `FaissIndex` or a `QdrantIndex` of this cache's own; in process if not given.
         guards: with *threshold*, may refuse a candidate; all of `guards.GUARDS` if not given.
+        on_score: is told how good answers from the cache are, as `alerts.score` and `metrics.score` of the monitor expect it:
+            `(hit, score, about="cache")` with a score from 0 to 1, for each would-be hit that was checked (*hit* is empty,
+            for none was served) and for each `feedback`. Where it fails, that is only counted.
         clock: seconds since the epoch.
         rng: numbers in [0, 1), for the jitter of the times and the choice of what is checked.
 
@@ -95,6 +102,7 @@ class SemanticCache:
         embedder: Embedder | None = None,
         index: VectorIndex | None = None,
         guards: Sequence[Guard] = GUARDS,
+        on_score: OnScore | None = None,
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
@@ -127,6 +135,7 @@ class SemanticCache:
         self._namespace = namespace
         self._embedder = embedder or WordLlamaEmbedder()
         self._guards = tuple(guards)
+        self._on_score = on_score
         self._clock = clock
         self._rng = rng
         self._open(index)
@@ -168,8 +177,8 @@ class SemanticCache:
         with self.failsafe("start"):  # a shared store may be away, or hold what others wrote
             kept = self._store.learned()
             self._knows_learned = True
-            return Budget(self._max_error, self._shadow_rate, kept and json.loads(kept), self._rng)
-        return Budget(self._max_error, self._shadow_rate, None, self._rng)
+            return Budget(self._max_error, self._shadow_rate, kept and json.loads(kept), self._rng, self._checked)
+        return Budget(self._max_error, self._shadow_rate, None, self._rng, self._checked)
 
     def _keep_learned(self, state: Mapping[str, Any] | None) -> None:
         if state is None:
@@ -267,6 +276,7 @@ class SemanticCache:
         found = self._store.by_id(entry) if entry else None
         if found is None:
             return False
+        self._scored(about, float(ok))
         self._keep_learned(self._policy.judged(exact, right=ok))
         if not ok and found.exact == exact:
             self._store.delete(entry)
@@ -330,12 +340,20 @@ class SemanticCache:
             yield
         except CircuitOpenError:
             self._tally.count("errors")
-            log.debug("cache %s left off", doing, exc_info=True)  # the breaker has warned, once for all of them
-        except Exception as problem:
+            log.debug("cache %s left off", doing)  # the breaker has warned, once for all of them
+        except Exception as problem:  # noqa: BLE001 - whatever fails here must not fail the call
             self._tally.count("errors")
             # The type alone: a message may quote what was asked.
             log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
-            log.debug("the failure", exc_info=True)
+            log.debug("the failure came from\n%s", place_of(problem))
+
+    def _checked(self, score: float) -> None:
+        self._scored("", score)
+
+    def _scored(self, hit: str, score: float) -> None:
+        if self._on_score is not None:
+            with self.failsafe("score"):
+                self._on_score(hit, score, about="cache")
 
     def _after_fork(self) -> None:
         # Another thread may have held a lock or been amid a change of the index, so that the child begins with its own.

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from traceback import format_tb
 from typing import Any, TypeVar
 
+from llm_costopt.errors import place_of
 from llm_costopt.monitor.account import account
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price, Prices
@@ -107,12 +107,11 @@ class Keeper:
                 is_new = seen not in self._said
                 self._said.add(seen)
             if is_new:
-                where = "".join(format_tb(error.__traceback__))
                 log.warning(
                     "The cost monitor failed at %r (%s); from here on, this is only counted\n%s",
                     what,
                     type(error).__name__,
-                    where,
+                    place_of(error),
                 )
             return None
 

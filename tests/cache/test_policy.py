@@ -62,3 +62,31 @@ def test_an_answer_in_the_candidates_group_is_right() -> None:
     linked = [NEAR[0], NEAR[0]._replace(similarity=0.9, says=joined(9, [1, 5]))] * 4
 
     assert sure_after_checks(says=5, near=linked) > sure_after_checks(says=2, near=linked)
+
+
+def checks(says: int, near: Sequence[Neighbour] = NEAR, *, max_error: float = 0.4) -> list[float]:
+    """Let one request be answered that may have been served, and list what was told of it."""
+    told: list[float] = []
+    budget = Budget(max_error, 1.0, None, lambda: 0.0, told.append)
+    budget.choose("a", ASKED, near, 100, lambda _: None)
+    budget.answered("a", says=says)
+    return told
+
+
+def test_a_check_tells_how_good_the_hit_would_have_been() -> None:
+    """Of a would-be hit it is told once whether its answer was right; of a request that would not have been served, nothing."""
+    apart = [one._replace(similarity=0.31 + n / 100, says=n) for n, one in enumerate(NEAR, 1)][::-1]
+
+    assert checks(says=1) == [1.0]
+    assert checks(says=2) == [0.0]
+    assert checks(says=1, near=apart, max_error=0.001) == []
+
+
+def test_prose_that_is_not_seen_to_agree_may_be_right_all_the_same() -> None:
+    """Two answers in free text that seem to differ often say the same: the score is the chance of that, the smaller the more answers there are to compare with."""
+    many = [one._replace(says=PROSE) for one in NEAR]
+    two = [*many[:2], *[one._replace(similarity=0.2, says=n) for n, one in enumerate(NEAR[2:], 1)]]
+    (seen,), (unseen,), (unseen_by_two,) = checks(PROSE, many), checks(OTHER, many), checks(OTHER, two)
+
+    assert seen == 1.0
+    assert 0 < unseen < unseen_by_two < 0.5

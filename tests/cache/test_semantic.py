@@ -457,11 +457,12 @@ def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixtu
     cache = make(embedder=OddEmbedder(broken))
     with pytest.raises(ConnectionError):
         cache.find(ask(RICE))
-    with caplog.at_level(logging.INFO), cache.failsafe("lookup"):
+    with caplog.at_level(logging.DEBUG), cache.failsafe("lookup"):
         cache.find(ask(RICE))
 
     assert cache.stats().errors == 1
     assert "lookup failed (ConnectionError)" in caplog.text
+    assert "in broken" in caplog.text
     assert "rice" not in caplog.text
 
 
@@ -703,3 +704,36 @@ def test_what_was_stored_survives_a_kill(make: Make, tmp_path: Path) -> None:
     assert [n for n in numbers if cache.find(ask(f"What is item {n}?")) is None] == []
     assert found(cache.find(ask("what's item 7?"))) == ("semantic", "What is item 7?")
     assert list(tmp_path.glob("*.aside")) == []
+
+
+def test_feedback_is_a_score_of_the_cache() -> None:
+    """What the application says of a hit is passed on once, with the hit's id; of an unknown hit nothing is."""
+    told: list[tuple[str, float, str]] = []
+    cache = SemanticCache(threshold=0.95, on_score=lambda hit, score, *, about: told.append((hit, score, about)))
+    cache.save(ask(RICE), GOOD, "rice")
+    hit = cache.find(ask(RICE))
+    assert hit
+    cache.feedback(hit.id, ok=True)
+    cache.feedback("unknown/hit", ok=True)
+    cache.feedback(ask(RICE), ok=False)
+
+    assert told == [(hit.id, 1.0, "cache"), (hit.id, 0.0, "cache")]
+
+
+def test_a_score_that_cannot_be_told_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """A hook that fails keeps nothing from being learned, and what it says is not logged as a warning."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret")
+
+    cache = SemanticCache(threshold=0.95, on_score=broken)
+    cache.save(ask(RICE), GOOD, "rice")
+    hit = cache.find(ask(RICE))
+    assert hit
+    with caplog.at_level(logging.WARNING):
+        known = cache.feedback(hit.id, ok=False)
+
+    assert known
+    assert cache.find(ask(RICE)) is None
+    assert cache.stats().errors == 1
+    assert "secret" not in caplog.text

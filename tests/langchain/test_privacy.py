@@ -9,7 +9,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from langchain_costopt import CostCallbackHandler, RouterChatModel, cache_scope
+from langchain_costopt import CostCallbackHandler, RouterChatModel, SemanticCache, cache_scope
 from llm_costopt.monitor.ledger import Text
 from tests.everywhere import Everywhere
 from tests.scripted import MEDIUM, UNSURE, Scripted, cheap, strong
@@ -20,6 +20,15 @@ SECRET = "xylophone"
 def ask(model: Any, handler: CostCallbackHandler, text: str = SECRET, **options: Any) -> Any:
     """Ask *model* something."""
     return model.invoke([SystemMessage("Be brief."), HumanMessage(text)], {"callbacks": [handler]}, **options)
+
+
+class Broken:
+    """An embedder that quotes what it fails at."""
+
+    name = "broken"
+
+    def embed(self, text: str) -> Any:
+        raise ConnectionError(text)
 
 
 def failing(*_: Any, **__: Any) -> Decimal:
@@ -38,13 +47,15 @@ def test_nothing_of_a_request_is_found_anywhere(tmp_path: Path, caplog: pytest.L
     ask(cached, handler)
     list(cheap(SECRET).stream(SECRET, {"callbacks": [handler]}))
     FakeListLLM(responses=[SECRET]).invoke(SECRET, {"callbacks": [handler]})
+    broken = SemanticCache(embedder=Broken())
+    ask(Scripted(model_name="gpt-4o", replies=cheap(SECRET).replies, cache=broken), handler)
     with pytest.raises(ValueError, match=SECRET):
         ask(Scripted(model_name="m", replies=[ValueError(SECRET)]), handler)
     handler._prices = failing
     ask(cheap(SECRET), handler)
     found = everywhere.text()
 
-    assert len(handler.records()) == 8
+    assert len(handler.records()) == 9
     assert any(r.replaces for r in handler.records())
     assert handler.failures == 1
     assert all(r.request for r in handler.records() if r.cache is None)

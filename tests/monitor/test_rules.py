@@ -40,11 +40,15 @@ def expectations() -> list[tuple[Path, dict[str, Any]]]:
     ]
 
 
-def promtool(folder: Path, rules: str, *tests: Path) -> subprocess.CompletedProcess[str]:
-    """Run *tests* over *rules* in an empty folder."""
+def promtool(folder: Path, rules: str, *tests: Path, every: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run *tests* over *rules* in an empty folder; they are judged as often as they say, or *every* so often."""
     (folder / "rules.yml").write_text(rules, encoding="utf-8")
     for test in tests:
-        shutil.copy(test, folder)
+        said = test.read_text(encoding="utf-8")
+        judged = (
+            said if every is None else re.sub(r"(?m)^evaluation_interval: .*", f"evaluation_interval: {every}", said)
+        )
+        (folder / test.name).write_text(judged, encoding="utf-8")
     names = [test.name for test in tests]
     return subprocess.run(
         ["promtool", "test", "rules", *names], cwd=folder, capture_output=True, text=True, timeout=120, check=False
@@ -57,7 +61,7 @@ def test_the_rules_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     done = promtool(tmp_path, RULES, *TESTS)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("SUCCESS") == len(TESTS) == 2
+    assert done.stdout.count("SUCCESS") == len(TESTS) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,13 +76,10 @@ def test_each_alert_is_seen_firing_and_not_firing(name: str) -> None:
 @pytest.mark.parametrize("broken", ["vector(1)", "vector(1) > 1"], ids=["always", "never"])
 def test_broken_rules_fail(broken: str, tmp_path: Path) -> None:
     """The scenarios notice every alert that always fires and every one that never does."""
-    rules = yaml.safe_load(RULES)
-    for rule in rules["groups"][0]["rules"]:
-        if "alert" in rule:
-            rule.update(expr=broken)
-            rule.pop("for", None)
+    # Without what is recorded, which no broken alert reads, and seldom, since time is nothing to it: that takes a tenth of the time.
+    rules = [{name: said for name, said in alert.items() if name != "for"} | {"expr": broken} for alert in alerts()]
 
-    done = promtool(tmp_path, yaml.safe_dump(rules), *TESTS)
+    done = promtool(tmp_path, yaml.safe_dump({"groups": [{"name": "broken", "rules": rules}]}), *TESTS, every="4h")
 
     assert done.returncode != 0
     assert set(re.findall(r"alertname: (\w+)", done.stdout + done.stderr)) == set(NAMES)
