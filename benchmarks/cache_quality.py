@@ -1,7 +1,7 @@
 """How often does the cache hit, and how often is a hit wrong? Streams and pairs, through the public API.
 
-    python benchmarks/cache_quality.py [--stream FILE ...] [--pairs FILE ...] [--max-error 0.01] [--orders 5]
-                                       [--free-text] [--json]
+    python benchmarks/cache_quality.py [--stream FILE ...] [--pairs FILE ...] [--max-error 0.01 | --threshold 0.97 |
+                                       --preset conservative] [--orders 5] [--free-text] [--json]
 
 A line of a stream is `{"text": …, "same_as": …}` in order of arrival: a miss stores the right answer, as a model
 would give it, and a hit is right when both requests have the same `same_as`. A line of a file of pairs is
@@ -27,6 +27,7 @@ from guards import wilson
 from llm_costopt.cache import verifier, verify
 from llm_costopt.cache.embed import WordLlamaEmbedder, unit
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.presets import CACHE
 from llm_costopt.types import Answer, Message, Question
 
 
@@ -40,9 +41,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-def replay(stream: Sequence[dict[str, Any]], max_error: float) -> tuple[int, int, int]:
+def replay(stream: Sequence[dict[str, Any]], options: dict[str, Any]) -> tuple[int, int, int]:
     """Replay a stream; count hits, wrong hits and requests that were only checked."""
-    cache = SemanticCache(max_error=max_error, ttl=None)
+    cache = SemanticCache(**options, ttl=None)
     hits = wrong = 0
     for row in stream:
         asked = question(row["text"])
@@ -54,7 +55,7 @@ def replay(stream: Sequence[dict[str, Any]], max_error: float) -> tuple[int, int
     return hits, wrong, cache.stats().refused.get("shadow", 0)
 
 
-def measure_stream(path: Path, max_error: float, orders: int, free_text: bool) -> dict[str, Any]:
+def measure_stream(path: Path, options: dict[str, Any], orders: int, free_text: bool) -> dict[str, Any]:
     """Replay a stream in the order of the file and in random ones."""
     stream = worded(rows(path)) if free_text else rows(path)
     runs = []
@@ -62,10 +63,11 @@ def measure_stream(path: Path, max_error: float, orders: int, free_text: bool) -
         order = list(stream)
         if seed:
             random.Random(seed).shuffle(order)
-        runs.append([n / len(stream) for n in replay(order, max_error)])
+        runs.append([n / len(stream) for n in replay(order, options)])
         print(f"{path.name}, order {seed}: hits, wrong, shadow = {[round(r, 4) for r in runs[-1]]}", file=sys.stderr)
     hit, wrong, shadow = np.mean(runs, axis=0)
     curve = plain_curve(stream)
+    max_error = options.get("max_error") or CACHE[options.get("preset", "balanced")]["max_error"]
     return {
         "n": len(stream),
         "orders": orders,
@@ -168,12 +170,17 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--free-text", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--threshold", type=float)
+    parser.add_argument("--preset", choices=list(CACHE))
     options = parser.parse_args()
+    said: dict[str, Any] = {"max_error": options.max_error}
+    if options.preset:
+        said = {"preset": options.preset}
+    if options.threshold:
+        said = {"threshold": options.threshold, "min_hit_rate": 0}  # or so rare hits would switch it off
     found = {
-        "max_error": options.max_error,
-        "streams": {
-            str(p): measure_stream(p, options.max_error, options.orders, options.free_text) for p in options.stream
-        },
+        **said,
+        "streams": {str(p): measure_stream(p, said, options.orders, options.free_text) for p in options.stream},
         "pairs": {str(p): measure_pairs(p, options.max_error) for p in options.pairs},
     }
     if options.json:

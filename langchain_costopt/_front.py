@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, mess
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from langchain_costopt._convert import MARK, ROUTER, openai_tools, prompt_of
+from llm_costopt import switch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +46,8 @@ class Front:
 def front(
     model: BaseChatModel, messages: list[BaseMessage], options: Mapping[str, Any], tools: Sequence[Any]
 ) -> Front | None:
-    """Find the place of a request in the cache that *model* was given; None if it has none of its own."""
-    if not isinstance(model.cache, BaseCache):
+    """Find the place of a request in the cache that *model* was given; None if it has none, or is switched off."""
+    if not isinstance(model.cache, BaseCache) or switch.mode() == "off":
         return None
     written = openai_tools(tools)
     if written is None:  # nothing may tell such a tool from another one of its name

@@ -133,7 +133,9 @@ class Route:
         """Find the newest answer in the conversation, and the tier that gave it; None if no router of ours did."""
         names = {self.router.tier_name(tier): tier for tier in range(len(self.router.tiers))}
         last = next((m for m in reversed(self.messages) if isinstance(m, AIMessage)), None)
-        tier = names.get((last.response_metadata.get(MARK) or {}).get("tier", "")) if last else None
+        mark = (last.response_metadata.get(MARK) or {}) if last else {}
+        # A router that observes goes on with the conversation where it would have been.
+        tier = names.get(mark.get("would") or mark.get("tier", ""))
         return (None, 0) if tier is None else (last, tier)
 
     def _flow(self, run: Run) -> Generator[Call, Any, Outcome[Any]]:

@@ -23,6 +23,8 @@ from llm_costopt.cache.index import VectorIndex
 from llm_costopt.cache.records import CacheStats, Hit
 from llm_costopt.cache.ttl import KINDS, TTL
 from llm_costopt.faults import fault
+from llm_costopt.presets import Endpoints, Preset
+from llm_costopt.switch import Mode
 from llm_costopt.types import Question
 
 log = logging.getLogger(__name__)
@@ -35,10 +37,17 @@ class SemanticCache(BaseCache):
     parameters must be the same. With tools, a schema, images or files only the very same request hits.
 
     Args:
+        preset: how far to go: `conservative`, `balanced` or `aggressive`, see `llm_costopt.presets.CACHE`; what else is
+            given wins.
+        mode: `observe`: every lookup misses, and what would have been served is held against what the model says;
+            `off`: nothing is looked up and nothing stored.
+        endpoints: what holds inside `with endpoint(name):` instead: a preset, a mode, or a mapping of `preset`, `mode`,
+            `max_error`, `threshold`, `shadow_rate` and `ttl`.
         max_error: the share of requests that may be answered wrongly; evidence decides about each hit, and the cache
-            learns from the answers that arrive after misses.
+            learns from the answers that arrive after misses. That of the preset if not given.
         threshold: the plain rule instead of *max_error*: least cosine similarity of a semantic hit, in (0, 1].
         shadow_rate: with *max_error*, the share of would-be hits that go to the model all the same, to be checked.
+            That of the preset if not given.
         ttl: seconds that an answer is served after it was stored, None for ever, a mapping of seconds by kind, or a
             function of question and answer; `llm_costopt.cache.ttl.KINDS` if not given.
         stale_while_revalidate: seconds after that in which the old answer is served while one request fetches it anew.
@@ -67,9 +76,12 @@ class SemanticCache(BaseCache):
     def __init__(
         self,
         *,
-        max_error: float = 0.01,
+        preset: Preset = "balanced",
+        mode: Mode = "on",
+        endpoints: Endpoints | None = None,
+        max_error: float | None = None,
         threshold: float | None = None,
-        shadow_rate: float = semantic.SHADOW_RATE,
+        shadow_rate: float | None = None,
         ttl: TTL = KINDS,
         stale_while_revalidate: float = 0.0,
         min_hit_rate: float | None = 0.15,
@@ -89,6 +101,9 @@ class SemanticCache(BaseCache):
         self._warned = False
         self._latest: str | None = None
         self._cache = semantic.SemanticCache(
+            preset=preset,
+            mode=mode,
+            endpoints=endpoints,
             max_error=max_error,
             threshold=threshold,
             shadow_rate=shadow_rate,

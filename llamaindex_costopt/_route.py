@@ -148,7 +148,9 @@ class Route:
             run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         last, mark = outcome.reply.reading.last, self._mark(run, outcome)
         if isinstance(last, ChatResponse):
-            self.router.answered.put(digest_of(last.message), (outcome.attempts[-1].call.tier, run.at))
+            # A router that observes goes on with the conversation where it would have been.
+            tier = outcome.attempts[-1].call.tier if run.would is None else run.router.names.index(run.would)
+            self.router.answered.put(digest_of(last.message), (tier, run.at))
         context = copy_context()  # with the tags of the request
         run.finish(outcome, self._read(outcome.reply.reading), lambda tier: context.copy().run(self._beside, tier))
         return mark

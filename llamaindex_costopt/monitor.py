@@ -211,6 +211,7 @@ class CostEventHandler(BaseEventHandler):
             usage=call.reading.usage or (_estimated(call) if estimate else None),
             cost=None,
             latency=max(0.0, now - call.at),
+            batch=call.reading.batch,
             tags=tags_of(call.event.tags),
             error=error,
             request=call.request,

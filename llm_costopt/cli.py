@@ -18,12 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from llm_costopt.batch.cli import app as batch
+from llm_costopt.cache.cli import cache
 from llm_costopt.demo.log import LoggedRequest, read_log
 from llm_costopt.demo.result import Result
 from llm_costopt.demo.run import Models
 from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
+from llm_costopt.monitor.estimate_cli import estimate_
 from llm_costopt.monitor.ledger import Ledger
+from llm_costopt.monitor.observing_cli import router
 from llm_costopt.monitor.report_cli import report, top
 from llm_costopt.monitor.rules_cli import dashboard, rules
 
@@ -44,8 +47,11 @@ class Host(StrEnum):
 app.command()(ab)
 app.command()(rules)
 app.command()(dashboard)
+app.command("estimate")(estimate_)
 app.command()(report)
 app.command()(top)
+app.command()(cache)
+app.command()(router)
 
 
 @app.callback()

@@ -13,7 +13,19 @@ import pytest
 
 PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
-SHARED = ("types", "errors", "flow", "faults", "database", "recent", "reported", "endpoints")
+SHARED = (
+    "types",
+    "errors",
+    "flow",
+    "faults",
+    "database",
+    "recent",
+    "reported",
+    "endpoints",
+    "switch",
+    "presets",
+    "observed",
+)
 
 HEAVY = (
     "numpy",
@@ -126,6 +138,7 @@ def test_public_names() -> None:
         "RouterLLM",
         "cache_scope",
         "endpoint",
+        "use_batch_api",
     ]
     assert core.__all__ == [
         "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",

@@ -17,8 +17,9 @@ from rich.table import Table
 
 from llm_costopt.batch.anthropic import AnthropicBatches
 from llm_costopt.batch.backend import Lane
-from llm_costopt.batch.jobs import Job, JobStore
+from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.openai import OpenAIBatches
+from llm_costopt.batch.stored import Job
 from llm_costopt.batch.wire import http_library
 from llm_costopt.batch.work import Pace, Watch, Worker
 

@@ -6,12 +6,14 @@ everything again. Keys of accounts are never written; prompts are, until they ar
 
 import json
 import os
+import sqlite3
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import asdict
+from typing import Any
 
-from llm_costopt.batch.backend import Lane, Outcome, Result
+from llm_costopt.batch.backend import Lane, Result
+from llm_costopt.batch.stored import Answered, Job, Place, Settled, Wanted, row_name, row_number
 from llm_costopt.batch.wire import Reply
 from llm_costopt.database import Database
 
@@ -82,91 +84,6 @@ WHERE key = :key AND NOT spent
 ORDER BY id LIMIT :most
 """
 
-JobState = Literal["uploading", "creating", "running", "done"]
-"""Nothing that costs has been asked for; the batch is being made, or was perhaps; it is at work; all is read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """A request that somebody waits for."""
-
-    key: bytes
-    """A hash of what is asked."""
-    lane: Lane
-    """How it travels."""
-    body: bytes
-    """The JSON, on one line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a row is."""
-
-    row: int
-    """Its number."""
-    state: Literal["queued", "sent", "answered"]
-    """Not sent yet, in a job, or answered."""
-    job: str | None
-    """The job that it was last sent in."""
-    size: int
-    """Bytes of its body; 0 if it is no longer needed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One batch, ours or perhaps ours."""
-
-    id: str
-    """Our name for it."""
-    lane: Lane
-    """How its rows travel."""
-    state: JobState
-    """How far it is."""
-    rows: int
-    """Requests that were sent in it."""
-    at: float
-    """When it was made, in seconds since the epoch."""
-    uploaded: str
-    """The provider's name of the input file."""
-    remote: str | None
-    """The provider's name for it."""
-    status: str | None
-    """What the provider last said."""
-    guessed: bool
-    """Whether *remote* was found by count and time, and no row has proved it."""
-    not_these: frozenset[str]
-    """Batches of the provider's that it is not."""
-    note: str | None
-    """Why it failed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """A row with its reply."""
-
-    row: int
-    """Its number."""
-    reply: Reply
-    """For whoever asked."""
-    outcome: Outcome
-    """What became of it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """An answered row of which nobody has been told yet."""
-
-    row: int
-    """Its number."""
-    id: str
-    """Unique among all rows and attempts."""
-    lane: Lane
-    """How it travelled."""
-    outcome: Outcome
-    """What became of it."""
-    body: bytes
-    """The reply."""
-
 
 class JobStore:
     """Keep rows and jobs in the file *path*, made for its owner's eyes only if it is new; in memory if it is None.
@@ -191,13 +108,16 @@ class JobStore:
         by_key: dict[bytes, list[int]] = defaultdict(list)
         for n, want in enumerate(wanted):
             by_key[want.key].append(n)
+        texts = {lane: _text(lane) for lane in {want.lane for want in wanted}}
         places: dict[int, Place] = {}
         with self._db.transaction("IMMEDIATE") as db:
-            for key, asked in by_key.items():
+            for key in _known(db, list(by_key)):
+                asked = by_key[key]
                 terms = {"key": key, "began": began, "since": now - resume, "run": run, "most": len(asked)}
                 for n, row in zip(asked, db.execute(_FREE, terms).fetchall(), strict=False):
                     places[n] = _place(row)
-            moved = [(_text(wanted[n].lane), p.row) for n, p in places.items() if p.state == "queued"]
+            db.executemany("INSERT INTO claims (run, row) VALUES (?, ?)", [(run, p.row) for p in places.values()])
+            moved = [(texts[wanted[n].lane], p.row) for n, p in places.items() if p.state == "queued"]
             db.executemany("UPDATE rows SET lane = ? WHERE id = ?", moved)
             last = db.execute("SELECT coalesce(max(id), 0) FROM rows").fetchone()[0]
             new = [n for n in range(len(wanted)) if n not in places]
@@ -205,15 +125,15 @@ class JobStore:
                 places[n] = Place(row=row, state="queued", job=None, size=len(wanted[n].body))
             db.executemany(
                 "INSERT INTO rows (id, key, lane, body, asked, state) VALUES (?, ?, ?, ?, ?, 'queued')",
-                ((places[n].row, wanted[n].key, _text(wanted[n].lane), wanted[n].body, now) for n in new),
+                ((places[n].row, wanted[n].key, texts[wanted[n].lane], wanted[n].body, now) for n in new),
             )
-            db.executemany("INSERT INTO claims (run, row) VALUES (?, ?)", ((run, p.row) for p in places.values()))
+            db.execute("INSERT INTO claims (run, row) SELECT ?, id FROM rows WHERE id > ?", [run, last])
         return [places[n] for n in range(len(wanted))]
 
-    def where(self, rows: Collection[int]) -> list[Place]:
+    def where(self, rows: Collection[int]) -> Iterator[Place]:
         """Say where *rows* are now; those that are gone are left out."""
         query = "SELECT id, state, job, length(body) AS size FROM rows WHERE id IN ({})"
-        return [_place(row) for row in self._each(query, rows)]
+        return (_place(row) for row in self._each(query, rows))
 
     def replies(self, rows: Collection[int]) -> Iterator[Answered]:
         """Read the replies of *rows* as far as they are there."""
@@ -424,7 +344,7 @@ class JobStore:
         numbers = list(ids)
         for n in range(0, len(numbers), _CHUNK):
             some = numbers[n : n + _CHUNK]
-            yield from self._db.run(query.format(", ".join("?" * len(some))), *some)
+            yield from self._db.run(query.format(_marks(some)), *some)
 
     def _through(self, query: str, job: str) -> Iterator[Any]:
         last = 0
@@ -433,16 +353,16 @@ class JobStore:
             last = some[-1]["id"]
 
 
-def row_name(job: str, row: int, attempt: int, *, whole: bool = False) -> str:
-    """Name a row of a job, as its `custom_id` or, *whole*, unique for ever."""
-    return f"{job if whole else job[:12]}-{row}-{attempt}"
+def _known(db: sqlite3.Connection, keys: Sequence[bytes]) -> Iterator[bytes]:
+    """Pick those of *keys* under which there are rows: few, as a rule."""
+    for n in range(0, len(keys), _CHUNK):
+        some = keys[n : n + _CHUNK]
+        query = f"SELECT DISTINCT key FROM rows WHERE NOT spent AND key IN ({_marks(some)})"  # noqa: S608 - question marks
+        yield from [row["key"] for row in db.execute(query, some).fetchall()]
 
 
-def row_number(job: str, name: str) -> int | None:
-    """Read the row's number from a `custom_id`; None if it is not one of *job*."""
-    head, _, rest = name.partition("-")
-    number = rest.partition("-")[0]
-    return int(number) if head == job[:12] and number.isdecimal() else None
+def _marks(values: Sized) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _passing(result: Result) -> bool:

@@ -13,12 +13,14 @@ from typing import Any, Self
 
 from llm_costopt.batch.anthropic import AnthropicBatches
 from llm_costopt.batch.backend import BatchBackend, Lane
-from llm_costopt.batch.jobs import Answered, JobStore, Wanted
+from llm_costopt.batch.callers import Caller, Tell
+from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lanes import kept_headers
 from llm_costopt.batch.openai import OpenAIBatches
 from llm_costopt.batch.records import Price, Records
-from llm_costopt.batch.runner import Caller, OnClose, Plan, Runner
+from llm_costopt.batch.runner import OnClose, Plan, Runner
 from llm_costopt.batch.runs import watch
+from llm_costopt.batch.stored import Answered, Wanted
 from llm_costopt.batch.wire import Ask, Reply, http_library
 from llm_costopt.batch.work import Pace
 from llm_costopt.types import OnRecord
@@ -140,8 +142,8 @@ class BatchQueue:
         watch(self)
         weakref.finalize(self, self._runner.close, finished=True).atexit = False
 
-    def enter(self, ask: Ask) -> Caller | Reply | None:
-        """Take in a request; returns what to wait for, a refusal, or None if it is nothing for a batch."""
+    def enter(self, ask: Ask, tell: Tell) -> Caller | Reply | None:
+        """Take in a request; returns who is told, a refusal, or None if it is nothing for a batch."""
         body = _object(ask.body)
         if body is None:
             return None
@@ -154,7 +156,7 @@ class BatchQueue:
         if "/openai/deployments/" in ask.url:
             return backend.error(400, _AZURE)
         wanted = Wanted(key=self._key(lane, body), lane=lane, body=json.dumps(body, separators=(",", ":")).encode())
-        caller = Caller(wanted, None if self._deadline is None else self._clock() + self._deadline)
+        caller = Caller(wanted, None if self._deadline is None else self._clock() + self._deadline, tell)
         self._runner.enter(caller, kept_headers(ask.headers))
         return caller
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 
 from llm_costopt.batch.backend import BatchBackend
-from llm_costopt.batch.jobs import JobStore, Settled
+from llm_costopt.batch.jobs import JobStore
+from llm_costopt.batch.stored import Settled
 from llm_costopt.types import CallRecord, OnRecord, Saved, Usage
 
 log = logging.getLogger(__name__)

@@ -7,15 +7,17 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from llm_costopt.batch.backend import BatchBackend, Lane
-from llm_costopt.batch.jobs import Answered, JobStore, Place, Wanted
+from llm_costopt.batch.callers import Caller
+from llm_costopt.batch.jobs import JobStore
+from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
 from llm_costopt.batch.runs import failed, run_of
+from llm_costopt.batch.stored import Answered, Place
 from llm_costopt.batch.window import call_in_forked_child
 from llm_costopt.batch.wire import Reply, http_library
 from llm_costopt.batch.work import Pace, Watch, Worker
@@ -30,56 +32,6 @@ _BREATH = 0.05
 
 _TROUBLE = 5.0
 """Seconds until the next round after one that failed, for instance on a full disk."""
-
-
-class Caller(Future[Answered | None]):
-    """A request that somebody waits for; the result is None if it is to be asked in real time."""
-
-    def __init__(self, wanted: Wanted, due: float | None) -> None:
-        super().__init__()
-        self.wanted: Wanted | None = wanted
-        self.lane = wanted.lane
-        self.due = due
-        self.row: int | None = None
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Line:
-    """Rows of one lane that wait to be sent."""
-
-    rows: dict[int, int] = field(default_factory=dict)
-    """Their sizes by number, in order of arrival."""
-    size: int = 0
-    first: float = 0.0
-    last: float = 0.0
-    held: float = 0.0
-    """Not to be sent before."""
-    most: int | None = None
-    """Fewer rows than the provider would take, since it refused more."""
-
-    def add(self, row: int, size: int, now: float) -> None:
-        self.first = self.first if self.rows else now
-        self.last = now
-        self.rows[row] = size
-        self.size += size
-
-    def remove(self, row: int) -> bool:
-        size = self.rows.pop(row, None)
-        self.size -= size or 0
-        return size is not None
-
-    def take(self, most_rows: int, most_bytes: int) -> list[int]:
-        """Take out as many rows as one batch holds, at least one."""
-        taken: list[int] = []
-        room = most_bytes
-        for row, size in self.rows.items():
-            room -= size + 200  # the rest of its line
-            if taken and (room < 0 or len(taken) >= min(most_rows, self.most or most_rows)):
-                break
-            taken.append(row)
-        for row in taken:
-            self.remove(row)
-        return taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +85,7 @@ class Runner:
         self._missed: deque[int] = deque()
         self._waiting: dict[int, Caller] = {}
         self._dues: deque[tuple[float, int]] = deque()
-        self._lines: dict[Lane, _Line] = {}
+        self._lines: dict[Lane, Line] = {}
         self._watches: dict[str, Watch] = {}
         self._headers: dict[Lane, Mapping[str, str]] = {}
         self._lanes: dict[Lane, Lane] = {}
@@ -153,7 +105,6 @@ class Runner:
 
     def enter(self, caller: Caller, headers: Mapping[str, str]) -> None:
         """Take in *caller*."""
-        caller.add_done_callback(self._left)
         with self._lock:
             if self._closing:
                 raise ValueError("the batch queue is closed: make another one for the same path")
@@ -171,7 +122,12 @@ class Runner:
 
     def missed(self, caller: Caller) -> None:
         """Note that whoever asked went away before it had the reply."""
-        if not caller.cancel() and caller.row is not None:
+        with self._lock:
+            told, caller.over = caller.over, True
+        if not told:
+            self._gone.append(caller)
+            self._wake.set()
+        elif caller.row is not None:
             self._missed.append(caller.row)
 
     def waiting(self) -> int:
@@ -196,10 +152,11 @@ class Runner:
         if self._client is not None and self._client is not self._given_client:
             self._client.close()
 
-    def _left(self, caller: Future[Answered | None]) -> None:
-        if caller.cancelled() and isinstance(caller, Caller):
-            self._gone.append(caller)
-            self._wake.set()
+    def _tell(self, caller: Caller, answered: Answered | None) -> None:
+        with self._lock:
+            over, caller.over = caller.over, True
+        if not over:
+            caller.tell(answered)
 
     # The thread
 
@@ -245,7 +202,7 @@ class Runner:
         return max(0.0, min(dues, default=now) - now)
 
     def _take_in(self) -> None:
-        came = [caller for caller in (self._came.popleft() for _ in range(len(self._came))) if not caller.cancelled()]
+        came = [caller for caller in (self._came.popleft() for _ in range(len(self._came))) if not caller.over]
         if not came:
             return
         try:
@@ -276,7 +233,7 @@ class Runner:
             if caller is None:
                 continue
             if place.state == "queued":
-                self._lines.setdefault(caller.lane, _Line()).add(place.row, place.size, now)
+                self._lines.setdefault(caller.lane, Line()).add(place.row, place.size, now)
             elif place.state == "sent" and place.job:
                 watch = self._watches.get(place.job) or Watch(job=place.job, lane=caller.lane, due=now)
                 watch.rows.add(place.row)
@@ -288,8 +245,8 @@ class Runner:
     def _deliver(self, answered: Iterable[Answered]) -> None:
         for row in answered:
             caller = self._waiting.pop(row.row, None)
-            if caller is not None and caller.set_running_or_notify_cancel():
-                caller.set_result(row)
+            if caller is not None:
+                self._tell(caller, row)
 
     def _take_acks(self) -> None:
         rows = [self._taken.popleft() for _ in range(len(self._taken))]
@@ -344,8 +301,7 @@ class Runner:
                 left.add(job.job)
             if self._leave(row, caller.lane):
                 unsent.append(row)
-            if caller.set_running_or_notify_cancel():
-                caller.set_result(None)
+            self._tell(caller, None)
         self._store.drop(unsent, run=self._run.id)
         self._store.unclaim(late, run=self._run.id)
         for watch in [self._watches[job] for job in left if not self._watches[job].rows]:
@@ -365,11 +321,10 @@ class Runner:
                 if hold is not None:
                     line.held = self._clock() + hold
 
-    def _line_due(self, lane: Lane, line: _Line) -> float:
+    def _line_due(self, lane: Lane, line: Line) -> float:
         backend = self._backends[lane.provider]
-        full = len(line.rows) >= min(backend.max_rows, line.most or backend.max_rows) or line.size >= backend.max_bytes
-        ready = 0.0 if full or self._closing else min(line.last + self._plan.gather, line.first + self._plan.max_wait)
-        return max(ready, line.held)
+        gather = 0.0 if self._closing else self._plan.gather
+        return line.due(backend.max_rows, backend.max_bytes, gather=gather, max_wait=self._plan.max_wait)
 
     def _look(self) -> None:
         for watch in list(self._watches.values()):
@@ -391,7 +346,7 @@ class Runner:
 
     def _finish(self, watch: Watch) -> None:
         del self._watches[watch.job]
-        line = self._lines.setdefault(watch.lane, _Line())
+        line = self._lines.setdefault(watch.lane, Line())
         others = any(other.lane == watch.lane for other in self._watches.values())
         line.held = 0.0  # what was held back may go now
         if watch.too_much:
@@ -404,8 +359,8 @@ class Runner:
         del self._watches[watch.job]
         for row in watch.rows:
             caller = self._waiting.pop(row, None)
-            if caller is not None and caller.set_running_or_notify_cancel():
-                caller.set_result(Answered(row=-1, reply=reply, outcome="errored"))
+            if caller is not None:
+                self._tell(caller, Answered(row=-1, reply=reply, outcome="errored"))
         self._store.unclaim(watch.rows, run=self._run.id)
 
     def _let_go(self) -> None:
@@ -422,9 +377,8 @@ class Runner:
 
     def _turn_away(self, callers: Iterable[Caller], message: str) -> None:
         for caller in callers:
-            if caller.set_running_or_notify_cancel():
-                reply = self._backends[caller.lane.provider].error(503, message)
-                caller.set_result(Answered(row=-1, reply=reply, outcome="cancelled"))
+            reply = self._backends[caller.lane.provider].error(503, message)
+            self._tell(caller, Answered(row=-1, reply=reply, outcome="cancelled"))
 
     def _get_client(self) -> Any:
         if self._client is None:

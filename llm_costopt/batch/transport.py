@@ -2,10 +2,15 @@
 
 import asyncio
 import os
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
+from llm_costopt import switch
 from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.stored import Answered
 from llm_costopt.batch.wire import Ask, Reply
 
 if TYPE_CHECKING:
@@ -50,12 +55,13 @@ class BatchTransport(_Transport, _Blocking):
 
     def handle_request(self, request: Any) -> Any:
         """Answer *request*, as both libraries want it."""
-        found = self._queue.enter(_ask(request, request.read())) if _may_travel(request) else None
+        box: SimpleQueue[Answered | None] = SimpleQueue()
+        found = self._queue.enter(_ask(request, request.read()), box.put) if _may_travel(request) else None
         if isinstance(found, Reply):
             return _response(request, found)
         if found is not None:
             try:
-                answered = found.result()
+                answered = box.get()
             except BaseException:
                 self._queue.missed(found)
                 raise
@@ -93,12 +99,15 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
 
     async def handle_async_request(self, request: Any) -> Any:
         """Answer *request*, as both libraries want it."""
-        found = self._queue.enter(_ask(request, await request.aread())) if _may_travel(request) else None
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answered | None] = loop.create_future()
+        tell = partial(_tell, loop, future)
+        found = self._queue.enter(_ask(request, await request.aread()), tell) if _may_travel(request) else None
         if isinstance(found, Reply):
             return _response(request, found)
         if found is not None:
             try:
-                answered = await asyncio.wrap_future(found)
+                answered = await future
             except BaseException:
                 self._queue.missed(found)
                 raise
@@ -124,8 +133,21 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
             await self._through.aclose()
 
 
+def _tell(
+    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Answered | None]", answered: Answered | None
+) -> None:
+    with suppress(RuntimeError):  # a loop that was closed over it: nobody waits any more
+        loop.call_soon_threadsafe(_settle, future, answered)
+
+
+def _settle(future: "asyncio.Future[Answered | None]", answered: Answered | None) -> None:
+    if not future.done():
+        future.set_result(answered)
+
+
 def _may_travel(request: Any) -> bool:
-    return request.method == "POST" and str(request.url.path).endswith(_PATHS)
+    """Tell whether *request* is one of a chat, and the kill switch does not send it straight through."""
+    return request.method == "POST" and str(request.url.path).endswith(_PATHS) and switch.mode() == "on"
 
 
 def _ask(request: Any, body: bytes) -> Ask:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 
+from llm_costopt import switch
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStats:
@@ -60,7 +62,7 @@ class Window:
     """Hold callers back until their window is full or old enough, then start them in order.
 
     Every caller must `leave` when it is done. It is safe to use from any thread and any event loop;
-    a forked child starts with an empty window.
+    a forked child starts with an empty window. Where `LLM_COSTOPT` is not `on`, nobody is held back.
 
     Args:
         max_batch_size: this many callers make a full window.
@@ -220,7 +222,7 @@ class Window:
                 del self._slot_of[ticket]
 
     def _release(self, now: float) -> None:
-        if self._filling and (self._closed or self._full() or self._filling_due() <= now):
+        if self._filling and (self._closed or switch.mode() != "on" or self._full() or self._filling_due() <= now):
             self._batches += 1
             self._batched += len(self._filling)
             first = {t.group: n for n, t in reversed(list(enumerate(self._filling)))}
@@ -229,7 +231,7 @@ class Window:
 
     def _seat(self, now: float) -> list[Ticket]:
         seated = []
-        while self._released and len(self._slots) < self._max_concurrent:
+        while self._released and (len(self._slots) < self._max_concurrent or switch.mode() != "on"):
             ticket = next(iter(self._released))
             del self._released[ticket]
             if not ticket.future.cancelled():

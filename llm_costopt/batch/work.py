@@ -10,7 +10,8 @@ from itertools import islice
 from typing import IO, Any
 
 from llm_costopt.batch.backend import UNFINISHED, BatchBackend, Failure, Intent, Lane, Remote, Result, Row
-from llm_costopt.batch.jobs import Answered, Job, JobStore, row_number
+from llm_costopt.batch.jobs import JobStore
+from llm_costopt.batch.stored import Answered, Job, row_number
 from llm_costopt.batch.wire import Http, RefusedError, Reply
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,11 @@
 """The store of one machine: entries in SQLite, their vectors in an index in process."""
 
 import os
+import sqlite3
 import threading
 from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from llm_costopt.cache.embed import Vector
@@ -11,6 +14,9 @@ from llm_costopt.cache.reading import pack, sketch
 from llm_costopt.cache.sqlite import SQLiteStore
 from llm_costopt.cache.store import Entry, Nearby, Selection
 from llm_costopt.cache.verify import Neighbour
+
+USES = 64
+"""Uses that are written together: one alone takes as long as the lookup, and may wait for other writers."""
 
 
 class LocalStore:
@@ -40,6 +46,7 @@ class LocalStore:
         self._index = MemoryIndex() if index is None else index
         self._facts: dict[int, tuple[str, int, bytes, float | None]] = {}
         self._parted: defaultdict[str, set[int]] = defaultdict(set)
+        self._used: dict[int, float] = {}
         self._caught_up = 0
         self._lock = threading.Lock()
         self._room = max_entries - len(self._rows)
@@ -87,8 +94,12 @@ class LocalStore:
         return replace(entry, id=str(number))
 
     def touch(self, entry: Entry, now: float) -> None:
-        """Note that *entry* was used."""
-        self._rows.touch(int(entry.id), now)
+        """Note that *entry* was used; what is not yet written is forgotten by a process that is killed."""
+        with self._lock:
+            self._used[int(entry.id)] = now
+            is_enough = len(self._used) >= USES
+        if is_enough:
+            self._write_uses()
 
     def part(self, exact: str, entry: str) -> None:
         """Remember that the entry with this id does not answer the request *exact*."""
@@ -123,8 +134,18 @@ class LocalStore:
         """Keep what was learned beside the entries."""
         self._rows.keep_learned(state)
 
+    def add_counts(self, counts: Mapping[str, int], now: float) -> None:
+        """Add *counts* to those that are kept beside the entries."""
+        self._rows.add_counts(counts, now)
+
+    def counts(self) -> dict[str, int]:
+        """Return what `add_counts` has added up."""
+        return self._rows.counts()
+
     def close(self) -> None:
         """Close the file; what was stored stays."""
+        with suppress(sqlite3.Error):  # another process writes for too long: which entries were used is no great loss
+            self._write_uses()
         self._rows.close()
 
     def _catch_up(self) -> None:
@@ -141,6 +162,12 @@ class LocalStore:
         with self._lock:
             self._caught_up = max(self._caught_up, latest)
 
+    def _write_uses(self) -> None:
+        with self._lock:
+            used, self._used = self._used, {}
+        if used:
+            self._rows.touch(used)
+
     def _forget(self, entry: int) -> None:
         self._index.remove(entry)
         self._facts.pop(entry, None)
@@ -151,6 +178,7 @@ class LocalStore:
             if self._room >= 0:
                 return
         if len(self._rows) > self._max_entries:
+            self._write_uses()
             # A twentieth at a time, or each further entry would pay for a sweep.
             for entry in self._rows.shrink(self._max_entries - self._max_entries // 20, now):
                 self._forget(entry)

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, TypeAlias
 
 from llm_costopt.cache.agree import is_prose, names
 from llm_costopt.cache.budget import ErrorBudget
@@ -33,6 +34,27 @@ class Choice:
     """The one to serve."""
     sure: float | None
     """The probability that it serves; None if nobody estimated it."""
+    same: tuple[int, ...]
+    """Numbers of the answers that say the same as this one, its own among them."""
+
+
+Compared: TypeAlias = Callable[[bool, float], None]
+"""Is told of a would-be hit whether the model said the same, and the share of right ones where this is seen."""
+
+
+def seen_share(same: Sequence[int], says: int) -> float:
+    """Return the share of right candidates that are seen to be right when the answer *says* is held against *same*."""
+    prose = is_prose(says) or any(map(is_prose, same))
+    return 1 - MISSED * FURTHER ** (len(same) - 1) if prose else 1.0
+
+
+def score_of(right: bool, seen: float) -> float:
+    """Say how good a would-be hit was: 1 where the answers were seen to say the same, else 0, and of prose the chance that they do.
+
+    That chance is taken at even odds: what the verifier believes is what is being checked. So for prose the level is too
+    low, and its change is what says something.
+    """
+    return 1.0 if right else (1 - seen) / (2 - seen)
 
 
 class Threshold:
@@ -43,16 +65,23 @@ class Threshold:
         self._guards = tuple(guards)
 
     def choose(
-        self, exact: str, asked: str, near: Sequence[Neighbour], entries: int, refused: Callable[[str], None]
+        self,
+        exact: str,
+        asked: str,
+        near: Sequence[Neighbour],
+        entries: int,
+        refused: Callable[[str], None],
+        *,
+        observed: bool = False,
     ) -> Choice | None:
         """Choose among *near*, the nearest first; *refused* is told each guard's reason."""
-        del exact, entries  # what the other policy needs
+        del exact, entries, observed  # what the other policy needs
         for neighbour in near:
             if neighbour.similarity < self._threshold:
                 return None
             pair = Candidate(asked=asked, stored=neighbour.text, similarity=neighbour.similarity)
             if (reason := refusal(pair, self._guards)) is None:
-                return Choice(neighbour=neighbour, sure=None)
+                return Choice(neighbour=neighbour, sure=None, same=(neighbour.says,))
             refused(reason)
         return None
 
@@ -63,14 +92,14 @@ class Threshold:
         fit = (n for n, one in enumerate(considered) if not one.against and one.similarity >= self._threshold)
         return Judgement(considered=considered, chosen=next(fit, None), sure=None, bar=self._threshold, evidence={})
 
-    def answered(self, exact: str, says: int) -> dict[str, Any] | None:
+    def answered(self, exact: str, says: int, compared: Compared | None = None) -> dict[str, Any] | None:
         """Learn nothing."""
-        del exact, says
+        del exact, says, compared
         return None
 
-    def judged(self, exact: str, *, right: bool) -> dict[str, Any] | None:
+    def judged(self, exact: str, *, right: bool, seen: float = 1.0) -> dict[str, Any] | None:
         """Learn nothing."""
-        del exact, right
+        del exact, right, seen
         return None
 
 
@@ -79,32 +108,39 @@ class Budget:
 
     Every request that is not served tells for free whether its candidate would have been right, when the model's
     answer arrives. A share *shadow_rate* of those that would be served goes to the model all the same: otherwise the
-    errors of what is served would never be seen. Such a label counts for all that were not checked, and *checked* is told
-    how good what would have been served was: 1 where the answers were seen to say the same, else 0, and of prose the chance
-    that they do so unseen. That chance is taken at even odds: what the verifier believes is what is being checked. So for
-    prose the level is too low, and its change is what says something.
+    errors of what is served would never be seen. Such a label counts for all that were not checked.
     """
 
     def __init__(
-        self,
-        max_error: float,
-        shadow_rate: float,
-        state: Any,
-        rng: Callable[[], float] = random.random,
-        checked: Callable[[float], object] = lambda _: None,
+        self, max_error: float, shadow_rate: float, state: Any, rng: Callable[[], float] = random.random
     ) -> None:
         self._verifier = Verifier(state)
         self._budget = ErrorBudget(max_error)
         self._shadow_rate = shadow_rate
         self._rng = rng
-        self._checked = checked
         self._waiting: Recent[str, _Waiting] = Recent()
         self._served: Recent[str, Evidence] = Recent()
 
+    def beside(self, max_error: float, shadow_rate: float) -> Self:
+        """Return one with a budget of its own that learns together with this one."""
+        other = copy(self)
+        vars(other).update(_budget=ErrorBudget(max_error), _shadow_rate=shadow_rate)
+        return other
+
     def choose(
-        self, exact: str, asked: str, near: Sequence[Neighbour], entries: int, refused: Callable[[str], None]
+        self,
+        exact: str,
+        asked: str,
+        near: Sequence[Neighbour],
+        entries: int,
+        refused: Callable[[str], None],
+        *,
+        observed: bool = False,
     ) -> Choice | None:
-        """Choose among *near*, the nearest first, or wait for the answer to learn from it."""
+        """Choose among *near*, the nearest first, or wait for the answer to learn from it.
+
+        Of what is merely *observed* nothing is left to chance: the caller compares all of it.
+        """
         heard = together(near)
         chosen = candidate(asked, heard)
         if chosen is None:
@@ -113,13 +149,14 @@ class Budget:
         found = evidence(asked, heard, chosen, entries)
         sure = self._verifier.sure(found)
         serve = self._budget.admits(sure)
-        if serve and self._rng() >= self._shadow_rate:
+        same = tuple(one.says for one, group in zip(near, heard, strict=True) if group.says == heard[chosen].says)
+        if serve and (observed or self._rng() >= self._shadow_rate):
             self._served.put(exact, found)
-            return Choice(neighbour=near[chosen], sure=sure)
+            return Choice(neighbour=near[chosen], sure=sure, same=same)
         if serve:
             refused("shadow")
-        same = tuple(one.says for one, group in zip(near, heard, strict=True) if group.says == heard[chosen].says)
-        self._waiting.put(exact, _Waiting(found=found, same=same, would_serve=serve))
+        weight = 1 / self._shadow_rate if serve else 1.0
+        self._waiting.put(exact, _Waiting(found=found, same=same, weight=weight, checked=serve))
         return None
 
     def judge(self, asked: str, near: Sequence[Neighbour], entries: int) -> Judgement:
@@ -135,26 +172,24 @@ class Budget:
             evidence={} if found is None else dict(zip(FEATURES, map(float, found), strict=True)),
         )
 
-    def answered(self, exact: str, says: int) -> dict[str, Any] | None:
+    def answered(self, exact: str, says: int, compared: Compared | None = None) -> dict[str, Any] | None:
         """Learn from the answer to a request that was not served; return the state if it has moved."""
         waiting = self._waiting.pop(exact)
         if waiting is None:
             return None
         right = not waiting.names.isdisjoint(names(says))
-        prose = is_prose(says) or any(map(is_prose, waiting.same))
-        seen = 1 - MISSED * FURTHER ** (len(waiting.same) - 1) if prose else 1.0
-        weight = 1 / self._shadow_rate if waiting.would_serve else 1.0
-        moved = self._verifier.learn(waiting.found, right=right, weight=weight, seen=seen)
-        if waiting.would_serve:
-            self._checked(1.0 if right else (1 - seen) / (2 - seen))
+        seen = seen_share(waiting.same, says)
+        if waiting.checked and compared:
+            compared(right, seen)
+        moved = self._verifier.learn(waiting.found, right=right, weight=waiting.weight, seen=seen)
         return self._verifier.to_dict() if moved else None
 
-    def judged(self, exact: str, *, right: bool) -> dict[str, Any] | None:
-        """Learn from what the application says of a hit; return the state if it has moved."""
+    def judged(self, exact: str, *, right: bool, seen: float = 1.0) -> dict[str, Any] | None:
+        """Learn from what the application, or the model, says of a hit; return the state if it has moved."""
         found = self._served.pop(exact)
         if found is None:
             return None
-        return self._verifier.to_dict() if self._verifier.learn(found, right=right) else None
+        return self._verifier.to_dict() if self._verifier.learn(found, right=right, seen=seen) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +199,9 @@ class _Waiting:
     found: Evidence
     same: tuple[int, ...]
     """Numbers of the neighbours that say the same as the candidate, and its own."""
-    would_serve: bool
-    """Whether it would have been served but for the check."""
+    weight: float
+    checked: bool
+    """Whether it would have been served."""
 
     @property
     def names(self) -> frozenset[int]:

@@ -13,7 +13,7 @@ ones have):
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -183,6 +183,20 @@ class RedisStore:
         self._check_open()
         with self._writing.watch():
             self._quick.set(f"{self._prefix}:learned", state)
+
+    def add_counts(self, counts: Mapping[str, int], now: float) -> None:
+        """Add *counts* to those that are kept beside the entries."""
+        self._check_open()
+        with self._writing.watch(), self._quick.pipeline(transaction=True) as pipe:
+            pipe.hsetnx(f"{self._prefix}:counts", "since", int(now))
+            for name, n in counts.items():
+                pipe.hincrby(f"{self._prefix}:counts", name, n)
+            pipe.execute()
+
+    def counts(self) -> dict[str, int]:
+        """Return what `add_counts` has added up."""
+        self._check_open()
+        return {name.decode(): int(n) for name, n in (self._read("HGETALL", f"{self._prefix}:counts") or {}).items()}
 
     def close(self) -> None:
         """Close the connections; what was stored stays."""

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from llm_costopt.cache import ttl as freshness
@@ -21,20 +22,28 @@ from llm_costopt.cache.guards import GUARDS, Guard
 from llm_costopt.cache.index import VectorIndex
 from llm_costopt.cache.key import Key, exact_only, key_of
 from llm_costopt.cache.local import LocalStore
-from llm_costopt.cache.policy import Budget, Threshold
+from llm_costopt.cache.observe import Observation
+from llm_costopt.cache.policies import Policies
+from llm_costopt.cache.policy import score_of
 from llm_costopt.cache.records import CacheStats, Hit, Tally
 from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
+from llm_costopt.cache.settings import Chosen, Settings, check
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
 from llm_costopt.errors import place_of
 from llm_costopt.faults import fault
+from llm_costopt.presets import Endpoints, Preset
 from llm_costopt.recent import Recent
+from llm_costopt.switch import Mode
 from llm_costopt.types import Answer, CacheKind, Question
 
 log = logging.getLogger(__name__)
 
+
+NOTED = 60.0
+"""Seconds for which figures are kept in memory before they are noted beside the entries."""
 
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
@@ -42,18 +51,22 @@ RECENT = 60.0
 OnScore = Callable[..., object]
 """`(hit, score, *, about)`: told how good an answer from the cache is, from 0 to 1; must not block for long."""
 
-SHADOW_RATE = 0.04
-"""At 60 % hits, under 3 % of the requests."""
-
 
 class SemanticCache:
     """Answer the same question in other words from store, and a different one never.
 
     Args:
+        preset: how far to go: `conservative`, `balanced` or `aggressive`, see `llm_costopt.presets.CACHE`; what else is
+            given wins.
+        mode: `observe`: every lookup misses, and what would have been served is held against what the model says;
+            `off`: nothing is looked up and nothing stored.
+        endpoints: what holds inside `with endpoint(name):` instead: a preset, a mode, or a mapping of `preset`, `mode`,
+            `max_error`, `threshold`, `shadow_rate` and `ttl`.
         max_error: the share of requests that may be answered wrongly; evidence decides about each hit, and the cache
-            learns from the answers that arrive after misses.
+            learns from the answers that arrive after misses. That of the preset if not given.
         threshold: the plain rule instead of *max_error*: least cosine similarity of a semantic hit, in (0, 1].
         shadow_rate: with *max_error*, the share of would-be hits that go to the model all the same, to be checked.
+            That of the preset if not given: 0.04, which at 60 % hits is under 3 % of the requests.
         ttl: seconds that an answer is served after it was stored (a hit does not extend it), None for ever, a mapping
             of seconds by kind, or a function of question and answer; `ttl.KINDS` if not given.
         stale_while_revalidate: seconds after that in which the old answer is served while one request fetches it anew.
@@ -72,7 +85,7 @@ class SemanticCache:
         index: finds what is near, such as a `FaissIndex` or a `QdrantIndex` of this cache's own; in process if not given.
         guards: with *threshold*, may refuse a candidate; all of `guards.GUARDS` if not given.
         on_score: is told how good answers from the cache are, as `alerts.score` and `metrics.score` of the monitor expect it:
-            `(hit, score, about="cache")` with a score from 0 to 1, for each would-be hit that was checked (*hit* is empty,
+            `(hit, score, about="cache")` with a score from 0 to 1, for each would-be hit that was compared (*hit* is empty,
             for none was served) and for each `feedback`. Where it fails, that is only counted.
         clock: seconds since the epoch.
         rng: numbers in [0, 1), for the jitter of the times and the choice of what is checked.
@@ -86,9 +99,12 @@ class SemanticCache:
     def __init__(
         self,
         *,
-        max_error: float = 0.01,
+        preset: Preset = "balanced",
+        mode: Mode = "on",
+        endpoints: Endpoints | None = None,
+        max_error: float | None = None,
         threshold: float | None = None,
-        shadow_rate: float = SHADOW_RATE,
+        shadow_rate: float | None = None,
         ttl: freshness.TTL = freshness.KINDS,
         stale_while_revalidate: float = 0.0,
         min_hit_rate: float | None = 0.15,
@@ -106,24 +122,19 @@ class SemanticCache:
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        _check("threshold", threshold is None or 0 < threshold <= 1, "a cosine above 0 and up to 1", 0.95, threshold)
-        _check("max_error", 0 < max_error < 0.5, "a share of the requests above 0 and below 0.5", 0.01, max_error)
-        _check("shadow_rate", 0 < shadow_rate <= 1, "a share of the hits above 0 and up to 1", 0.05, shadow_rate)
-        _check("stale_while_revalidate", stale_while_revalidate >= 0, "at least 0 seconds", 60, stale_while_revalidate)
+        check("stale_while_revalidate", stale_while_revalidate >= 0, "at least 0 seconds", 60, stale_while_revalidate)
         is_rate = min_hit_rate is None or 0 <= min_hit_rate < 1
-        _check("min_hit_rate", is_rate, "a share of the lookups from 0 to below 1", 0.15, min_hit_rate)
-        _check("single_flight", single_flight >= 0, "at least 0 seconds", 30, single_flight)
-        _check("timeout", timeout > 0, "seconds above 0", 0.05, timeout)
+        check("min_hit_rate", is_rate, "a share of the lookups from 0 to below 1", 0.15, min_hit_rate)
+        check("single_flight", single_flight >= 0, "at least 0 seconds", 30, single_flight)
+        check("timeout", timeout > 0, "seconds above 0", 0.05, timeout)
         if path is not None and url is not None:
             raise ValueError("give path= for a file or url= for Redis, not both")
         if index is not None and url is not None:
             raise ValueError("give url= for Redis, which searches by itself, or index=, not both")
-        _check("max_entries", max_entries >= 1, "at least 1", 100_000, max_entries)
-        _check("max_words", max_words >= 0, "at least 0 (exact hits only)", 50, max_words)
-        self._max_error = max_error
-        self._threshold = threshold
-        self._shadow_rate = shadow_rate
-        self._ttl = freshness.checked(ttl)
+        check("max_entries", max_entries >= 1, "at least 1", 100_000, max_entries)
+        check("max_words", max_words >= 0, "at least 0 (exact hits only)", 50, max_words)
+        given = {"mode": mode, "max_error": max_error, "threshold": threshold, "shadow_rate": shadow_rate}
+        self._chosen = Chosen(preset, endpoints or {}, given, ttl)
         self._stale = stale_while_revalidate
         self._min_hit_rate = min_hit_rate
         self._single_flight = single_flight
@@ -149,8 +160,10 @@ class SemanticCache:
         self._keys: Recent[int, tuple[Question, Surroundings, Key]] = Recent()
         self._flights = Flights(self._single_flight)
         self._refreshes = Refreshes()
+        self._observation = Observation(self._tally)
+        self._noted_at = float("-inf")
         self._economy = Economy(self._min_hit_rate)
-        self._policy = self._make_policy()
+        self._policies = self._make_policies()
         self._pid = os.getpid()  # last: until here a second thread must not take this cache for open
 
     def _open_store(self, index: VectorIndex | None) -> Store:
@@ -170,15 +183,19 @@ class SemanticCache:
             clock=self._clock,
         )
 
-    def _make_policy(self) -> Budget | Threshold:
-        if self._threshold is not None:
-            return Threshold(self._threshold, self._guards)
+    def _make_policies(self) -> Policies:
         self._knows_learned = False
         with self.failsafe("start"):  # a shared store may be away, or hold what others wrote
-            kept = self._store.learned()
+            kept = None if self._chosen.usual.threshold is not None else self._store.learned()
             self._knows_learned = True
-            return Budget(self._max_error, self._shadow_rate, kept and json.loads(kept), self._rng, self._checked)
-        return Budget(self._max_error, self._shadow_rate, None, self._rng, self._checked)
+            return Policies(self._chosen, self._guards, kept and json.loads(kept), self._rng)
+        return Policies(self._chosen, self._guards, None, self._rng)
+
+    def _note(self, now: float) -> None:
+        """Add to the figures that `llm-costopt cache` prints."""
+        self._noted_at = now
+        if counts := self._tally.unnoted():
+            self._store.add_counts(counts, now)
 
     def _keep_learned(self, state: Mapping[str, Any] | None) -> None:
         if state is None:
@@ -186,7 +203,7 @@ class SemanticCache:
         if self._knows_learned:
             self._store.keep_learned(json.dumps(state))
         else:  # the store was away: what it has kept is worth more than what this process learned meanwhile
-            self._policy = self._make_policy()
+            self._policies = self._make_policies()
 
     @property
     def embedder(self) -> Embedder:
@@ -198,25 +215,29 @@ class SemanticCache:
 
         Raises whatever the store or the embedder raises: call it in `failsafe`.
         """
-        key = self._key(question)
-        hit = self._exact(key) or self._semantic(question, key, None, time.perf_counter())
-        if hit is None and self._may_be_stored(key) and self._flights.wait(key.exact):
+        key, now = self._key(question), self._chosen.now()
+        if now.mode == "off":
+            return None
+        hit = self._exact(key) or self._semantic(question, key, None, time.perf_counter(), now)
+        if hit is None and self._may_wait(key, now) and self._flights.wait(key.exact):
             hit = self._exact(key)
-        return self._counted(hit)
+        return self._counted(key, hit, now)
 
     async def afind(self, question: Question, embed: Callable[[str], Awaitable[Vector]] | None = None) -> Hit | None:
         """Do as `find` does without holding up the event loop; *embed* is the host's own way to embed."""
-        key = self._key(question)
+        key, now = self._key(question), self._chosen.now()
+        if now.mode == "off":
+            return None
         vector, began = None, time.perf_counter()
         hit = await asyncio.to_thread(self._exact, key)
         if hit is None and embed is not None and not self._economy.is_off(key.endpoint):
             text = self._text_to_match(question, key)
             vector = None if text is None else await embed(text)
         if hit is None:
-            hit = await asyncio.to_thread(self._semantic, question, key, vector, began)
-        if hit is None and self._may_be_stored(key) and await self._flights.await_(key.exact):
+            hit = await asyncio.to_thread(self._semantic, question, key, vector, began, now)
+        if hit is None and self._may_wait(key, now) and await self._flights.await_(key.exact):
             hit = await asyncio.to_thread(self._exact, key)
-        return self._counted(hit)
+        return self._counted(key, hit, now)
 
     def save(self, question: Question, answer: Answer, payload: str) -> bool:
         """Store *payload* as the answer to *question* if it is fit to be served; tell whether it was.
@@ -225,9 +246,12 @@ class SemanticCache:
         """
         key = self._key(question)
         try:
-            return self._save(question, key, answer, payload)
+            return self._chosen.now().mode != "off" and self._save(question, key, answer, payload)
         finally:
             self._flights.land(key.exact)
+            if (now := self._clock()) - self._noted_at >= NOTED:
+                with self.failsafe("bookkeeping"):
+                    self._note(now)
 
     def leave(self) -> None:
         """Let those go on that wait for a request of this thread, which has failed."""
@@ -254,7 +278,7 @@ class SemanticCache:
             says = "a miss: the words have no meaning that could be compared"
         else:
             around = self._near(key, vector)
-            judgement = self._policy.judge(key.text, around.neighbours, around.entries)
+            judgement = self._policies.here().judge(key.text, around.neighbours, around.entries)
             says = decision(judgement)
         return Explanation(text=key.text, kind=kind, decision=says, judgement=judgement)
 
@@ -277,7 +301,7 @@ class SemanticCache:
         if found is None:
             return False
         self._scored(about, float(ok))
-        self._keep_learned(self._policy.judged(exact, right=ok))
+        self._keep_learned(self._policies.usual.judged(exact, right=ok))
         if not ok and found.exact == exact:
             self._store.delete(entry)
         elif not ok:
@@ -331,6 +355,8 @@ class SemanticCache:
 
     def close(self) -> None:
         """Close the store; later lookups miss."""
+        with self.failsafe("bookkeeping"):
+            self._note(self._clock())
         self._store.close()
 
     @contextmanager
@@ -347,8 +373,9 @@ class SemanticCache:
             log.warning("cache %s failed (%s), the call goes on without it", doing, type(problem).__name__)
             log.debug("the failure came from\n%s", place_of(problem))
 
-    def _checked(self, score: float) -> None:
-        self._scored("", score)
+    def _compared(self, right: bool, seen: float) -> None:
+        self._tally.compared(right, seen)
+        self._scored("", score_of(right, seen))
 
     def _scored(self, hit: str, score: float) -> None:
         if self._on_score is not None:
@@ -371,7 +398,12 @@ class SemanticCache:
         self._keys.put(id(question), (question, around, key))
         return key
 
-    def _counted(self, hit: Hit | None) -> Hit | None:
+    def _counted(self, key: Key, hit: Hit | None, now: Settings) -> Hit | None:
+        if hit and now.mode == "observe":
+            self._observation.would(key.exact, hit.kind)
+            hit = None
+        if hit:
+            self._served.put(key.exact, hit)
         self._tally.count("misses" if hit is None else f"hits_{hit.kind}")
         if hit and hit.stale:
             self._tally.count("stale")
@@ -389,30 +421,36 @@ class SemanticCache:
         creative = is_creative(key.text) if kind is None else kind == "creative"
         return None if creative or exact_only(question, key.text, self._max_words) else key.text
 
-    def _may_be_stored(self, key: Key) -> bool:
+    def _may_wait(self, key: Key, now: Settings) -> bool:
         """Tell whether waiting for the answer of another caller can be of any use."""
-        return callable(self._ttl) or freshness.seconds_of(self._ttl, self._kind(key)) != 0
+        return now.mode == "on" and (callable(now.ttl) or freshness.seconds_of(now.ttl, self._kind(key)) != 0)
 
     def _kind(self, key: Key) -> str:
         return surroundings().kind or kind_of(key.text)
 
-    def _semantic(self, question: Question, key: Key, vector: Vector | None, began: float) -> Hit | None:
+    def _semantic(
+        self, question: Question, key: Key, vector: Vector | None, began: float, settings: Settings
+    ) -> Hit | None:
         text = self._text_to_match(question, key)
         if text is None or not self._economy.pays(key.endpoint):
             return None
         vector = self._vector(text, vector)
-        hit = None if vector is None else self._nearest(key, vector)
+        hit = None if vector is None else self._nearest(key, vector, observed=settings.mode == "observe")
         now = time.perf_counter()
         self._economy.note(key.endpoint, hit=hit is not None, seconds=now - began)
         if hit is None:
             self._asked.put(key.exact, now)
         return hit
 
-    def _nearest(self, key: Key, vector: Vector) -> Hit | None:
-        around = self._near(key, vector)
-        choice = self._policy.choose(key.exact, key.text, around.neighbours, around.entries, self._tally.refused)
+    def _nearest(self, key: Key, vector: Vector, *, observed: bool) -> Hit | None:
+        around, policy = self._near(key, vector), self._policies.here()
+        choice = policy.choose(
+            key.exact, key.text, around.neighbours, around.entries, self._tally.refused, observed=observed
+        )
         if choice is None:
             return None
+        if observed:
+            self._observation.chose(key.exact, choice)
         entry = self._store.by_id(choice.neighbour.entry)
         if entry is None or entry.scope != key.scope:  # gone since it was indexed
             return None
@@ -433,7 +471,7 @@ class SemanticCache:
         if now - entry.used_at > RECENT:
             with self.failsafe("bookkeeping"):  # an answer in hand is served even if the file cannot be written
                 self._store.touch(entry, now)
-        hit = Hit(
+        return Hit(
             id=f"{key.exact}/{entry.id}",
             payload=entry.payload,
             kind=kind,
@@ -442,15 +480,14 @@ class SemanticCache:
             age=now - entry.stored_at,
             stale=late >= 0,
         )
-        self._served.put(key.exact, hit)
-        return hit
 
     def _save(self, question: Question, key: Key, answer: Answer, payload: str) -> bool:
         now, kind = self._clock(), self._kind(key)
         if asked := self._asked.pop(key.exact):
             self._economy.answered(key.endpoint, time.perf_counter() - asked)
         problem = fault(answer)
-        seconds = None if problem else freshness.fresh_for(self._ttl, question, answer, kind, self._rng)
+        ttl = self._chosen.now().ttl
+        seconds = None if problem else freshness.fresh_for(ttl, question, answer, kind, self._rng)
         unwanted = seconds is not None and not seconds > 0
         if problem := problem or ("creative" if unwanted and kind == "creative" else "ttl" if unwanted else None):
             self._tally.not_stored(problem)
@@ -458,7 +495,10 @@ class SemanticCache:
         text = None if self._economy.is_off(key.endpoint) else self._text_to_match(question, key)
         vector = None if text is None else self._vector(text, None)
         says = self._says(key, vector, answer.text)
-        self._keep_learned(self._policy.answered(key.exact, says))
+        self._keep_learned(self._policies.usual.answered(key.exact, says, self._compared))
+        if self._observation.answered(key.exact, says, partial(self._observed, key)):
+            self._tally.not_stored("observed")  # a hit would have stored nothing
+            return False
         entry = Entry(
             exact=key.exact,
             scope=key.scope,
@@ -478,10 +518,15 @@ class SemanticCache:
         self._tally.count("stored")
         return True
 
+    def _observed(self, key: Key, right: bool, seen: float) -> None:
+        self._scored("", score_of(right, seen))
+        self._keep_learned(self._policies.usual.judged(key.exact, right=right, seen=seen))
+
     def _says(self, key: Key, vector: Vector | None, answer: str) -> int:
         """Make a number of the words of *answer*, or of what the neighbours have that say the same."""
         own = number(answer)
-        if self._threshold is not None or vector is None:
+        learns = self._chosen.usual.threshold is None or self._observation.waits(key.exact)
+        if vector is None or not learns:
             return own
         with self.failsafe("comparison"):  # an answer may be stored though nothing can be searched
             near = [one for one in self._near(key, vector).neighbours if one.similarity >= FLOOR]
@@ -501,8 +546,3 @@ class SemanticCache:
         if vector is not None:
             self._vectors.put(text, vector)
         return vector
-
-
-def _check(name: str, holds: bool, wanted: str, example: float, got: object) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {wanted}, such as {example}; got {got!r}")

@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -67,6 +67,13 @@ CREATE TABLE learned (namespace TEXT PRIMARY KEY, state TEXT NOT NULL)
 """
 
 
+# Made when it is first needed: for a table of another version all that is stored would be set aside.
+_COUNTS = """
+CREATE TABLE IF NOT EXISTS counts
+(namespace TEXT, name TEXT, n INTEGER NOT NULL, PRIMARY KEY (namespace, name)) WITHOUT ROWID
+"""
+
+
 class Indexed(NamedTuple):
     """What an index has to know of an entry."""
 
@@ -124,9 +131,10 @@ class SQLiteStore:
             ).fetchall()  # fmt: skip
         return int(rows[0][0])
 
-    def touch(self, entry: int, now: float) -> None:
-        """Note that *entry* was used."""
-        self._db.run("UPDATE entries SET used_at = ? WHERE id = ?", now, entry)
+    def touch(self, used: Mapping[int, float]) -> None:
+        """Note when each of these entries was used, in seconds since the epoch."""
+        with self._db.transaction("IMMEDIATE") as db:
+            db.executemany("UPDATE entries SET used_at = ? WHERE id = ?", [(at, entry) for entry, at in used.items()])
 
     def delete(self, entry: int) -> None:
         """Delete an entry."""
@@ -197,6 +205,20 @@ class SQLiteStore:
         """Keep what was learned beside the entries."""
         self._db.run("INSERT OR REPLACE INTO learned (namespace, state) VALUES (?, ?)", self._namespace, state)
 
+    def add_counts(self, counts: Mapping[str, int], now: float) -> None:
+        """Add *counts* to those that are kept beside the entries."""
+        with self._db.transaction("IMMEDIATE") as db:
+            db.execute(_COUNTS)
+            db.execute("INSERT OR IGNORE INTO counts VALUES (?, 'since', ?)", [self._namespace, int(now)])
+            db.executemany(
+                "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT (namespace, name) DO UPDATE SET n = n + excluded.n",
+                [(self._namespace, name, n) for name, n in counts.items()],
+            )
+
+    def counts(self) -> dict[str, int]:
+        """Return what `add_counts` has added up."""
+        return counts_of(self._db, self._namespace)
+
     def __len__(self) -> int:
         """Count the entries of all namespaces."""
         return int(self._db.run("SELECT COUNT(*) FROM entries")[0][0])
@@ -213,6 +235,25 @@ class SQLiteStore:
         found = dict(rows[0])
         found["id"], found["tags"] = str(found["id"]), tuple(json.loads(found["tags"]))
         return Entry(**found)
+
+
+def counts_of(db: Database, namespace: str) -> dict[str, int]:
+    """Return what was counted in *namespace*."""
+    if not db.run("SELECT 1 FROM sqlite_master WHERE name = 'counts'"):
+        return {}
+    return dict(map(tuple, db.run("SELECT name, n FROM counts WHERE namespace = ?", namespace)))
+
+
+def look_into(path: str | os.PathLike[str]) -> Database:
+    """Open the file of a cache that is there, without setting it aside or making one.
+
+    Raises:
+        ValueError: there is none, or it cannot be used.
+    """
+    file = Path(path)
+    if not file.is_file() or not file.stat().st_size:
+        raise ValueError(f"{path}: there is no cache; give the path= that `SemanticCache` was given")
+    return Database(file, what="cache", schema=_SCHEMA, owner=_OURS, version=_VERSION, patience=_PATIENCE)
 
 
 def _open(path: str | os.PathLike[str] | None) -> Database:

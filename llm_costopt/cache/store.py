@@ -1,6 +1,6 @@
 """What a store is: entries found by the digest of a request, by nearness inside one scope, and by what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +112,14 @@ class Store(Protocol):
 
     def keep_learned(self, state: str) -> None:
         """Keep what was learned beside the entries."""
+        ...
+
+    def add_counts(self, counts: Mapping[str, int], now: float) -> None:
+        """Add *counts* to those that are kept beside the entries, by any number of processes; *now* is kept the first time."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Return what `add_counts` has added up in this namespace, and `since`, in seconds since the epoch."""
         ...
 
     def close(self) -> None:

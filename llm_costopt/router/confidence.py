@@ -35,6 +35,23 @@ _HEDGE = re.compile(
     r"|might be|may be|could be|possibly|perhaps|probably|as far as i know|if i remember|i cannot be certain|it depends)\b",
 )
 """Like the others, it reads lower-case text: to ignore the case takes three times as long."""
+_HEDGING = (
+    *(
+        " sure",
+        " unsure",
+        " certain",
+        " uncertain",
+        "t know",
+        "t really know",
+        "i know",
+        "i think",
+        "i believe",
+        "i guess",
+    ),
+    *(" to say", "entirely clear", "might be", "may be", "could be", "possibly", "perhaps", "probably"),
+    *("if i remember", "it depends"),
+)
+"""One of these is in whatever the pattern finds."""
 _WANTS_MORE = re.compile(r"\b(?:explain|describe|why|how|steps?|list|compare|write|summari[sz]e|outline|difference)\b")
 _WANTS_JSON = re.compile(r"\b(?:as|in|valid|return|output|only) json\b|\bjson (?:only|object|array|format)\b")
 
@@ -47,13 +64,18 @@ def confidence(question: Question, answer: Answer) -> tuple[float, str]:
         return UNREMARKABLE, "valid tool call"
     task = task_of(question.messages)
     score, reasons = UNREMARKABLE, []
-    if hedges := len(_HEDGE.findall(answer.text.lower())):
+    if hedges := _hedges(answer.text.lower()):
         score -= min(0.25 * hedges, 0.6)
         reasons.append("hedging")
-    if len(answer.text.split()) < 8 and _WANTS_MORE.search(task.text.lower()) and task.words > 5:
+    if len(answer.text.split(maxsplit=7)) < 8 and _WANTS_MORE.search(task.text.lower()) and task.words > 5:
         score -= 0.3
         reasons.append("too short for the question")
     return round(max(score, 0.0), 2), ", ".join(reasons) or "nothing speaks against it"
+
+
+def _hedges(lower: str) -> int:
+    # Looking for a word alone takes half of the time of the pattern, and many answers have none of them.
+    return len(_HEDGE.findall(lower)) if any(word in lower for word in _HEDGING) else 0
 
 
 def sure_of(rule: Confidence, question: Question, answer: Answer) -> tuple[float, str]:

@@ -9,7 +9,7 @@ from llm_costopt.router.complexity import Level
 Arm = Literal["routed", "control"]
 """Of a comparison: what the router decides, or the strongest tier at once."""
 
-_OPTIONAL = ("skipped", "unknown", "arm", "right", "cost", "propensity")
+_OPTIONAL = ("would", "skipped", "unknown", "arm", "right", "cost", "propensity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,8 @@ class Decision:
     """What decided that."""
     tier: str
     """The tier that answered; before any call, the one to be asked first."""
+    would: str | None = None
+    """The tier that would have been asked first, had the router not merely observed; None if it did not."""
     escalated: bool = False
     """Whether a draft was rejected."""
     fell_back: bool = False

@@ -8,7 +8,7 @@ of a dearer tier is held against its price (`calibrate`).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from llm_costopt.router.calibrate import Calibration, cascade_pays
 from llm_costopt.router.complexity import Complexity, Level, level_of
@@ -23,6 +23,9 @@ between what the prior gives the three levels (0.92, 0.69, 0.40), so that withou
 
 CONFIDENT = 30
 """Outcomes from which a request by itself may be too hard to be worth a draft."""
+
+Cascade: TypeAlias = Literal["never", "medium", "always"]
+"""Which requests get a draft that is judged: none, those that are neither simple nor complex, or complex ones too."""
 
 SHORT = "money is short"
 """What a reason says when a budget or a limit had a hand in it."""
@@ -43,6 +46,8 @@ class Situation:
     """How much money is to be saved beyond what quality asks for: 0 not at all, 1 the cheapest usable tier answers."""
     drafts: bool = True
     """Whether a draft is worth trying on this route."""
+    cascade: Cascade = "medium"
+    """Which requests may get one."""
     on: int | None = None
     """The tier that the conversation is on; None if it begins, or is not in the provider's prompt cache any more."""
 
@@ -96,9 +101,13 @@ class ByRules:
         """Send what is simple to the first usable tier, what is complex to the last, and let the others climb."""
         level, why, right = self._level(s)
         cheapest, last = s.usable[0], s.usable[-1]
+        if level == "complex" and s.cascade == "always":
+            level, why = "medium", f"{why}; a draft all the same"
         tier, final = (last if level == "complex" else cheapest), level != "medium"
         if s.thrift >= 1:
             tier, final, why = cheapest, True, f"{why}; {SHORT}"
+        elif level == "medium" and s.cascade == "never":
+            tier, final, why = last, True, f"{why}; no cascade"
         elif level == "medium" and not s.drafts:
             tier, final, level, why = last, True, "complex", f"{why}; drafts do not pay on this route"
         elif s.on in s.usable and s.costs and s.on > tier and s.costs[s.on] <= s.costs[tier]:
@@ -151,7 +160,11 @@ class ByGain:
             why = f"{why}; {SHORT}"
         if self._found.drafts and s.usable[0] == 0 and len(s.usable) > 1 and s.thrift < 1:
             ratio = self._costs(s)[0] / self._costs(s)[-1]
-            if s.drafts and (found.outcomes < CONFIDENT or cascade_pays(ratio, found.right[0])):
+            if (
+                s.drafts
+                and s.cascade != "never"
+                and (found.outcomes < CONFIDENT or cascade_pays(ratio, found.right[0]))
+            ):
                 return Step(tier=0, final=False, level="medium", why=why, right=found.right)
             why = f"{why}; a draft does not pay"
         tier = self._choose(s, s.usable, found.right)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from llm_costopt.errors import BudgetExceededError
+from llm_costopt.observed import Observed, say
 from llm_costopt.recent import Recent
 from llm_costopt.router.capability import lacks, needs_of, unsaid
 from llm_costopt.router.cascade import Attempt, Call, Outcome, Reply, cascade
@@ -19,9 +20,10 @@ from llm_costopt.router.costs import Costs, Previous
 from llm_costopt.router.decision import Arm, Decision
 from llm_costopt.router.drafts import Drafts, route_of
 from llm_costopt.router.learned import LearnedRules
-from llm_costopt.router.policy import Policy, Situation, Step, Verdict, policy_of
+from llm_costopt.router.policy import Cascade, Policy, Situation, Step, Verdict, policy_of
 from llm_costopt.router.shadow import Judge, Shadow, scores_of
 from llm_costopt.router.spending import Allowance, Budget
+from llm_costopt.switch import Mode
 from llm_costopt.types import Answer, Question
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,10 @@ class Router:
     """Says how sure an answer is."""
     threshold: float
     """The least confidence at which a draft is kept, where no target is given."""
+    mode: Mode = "on"
+    """Of this request: to `observe` is to ask the strongest tier and note what would have been asked; `off` just asks it."""
+    cascade: Cascade = "medium"
+    """Which requests may get a draft."""
     budgets: Sequence[Budget] = ()
     """What may be spent."""
     control: float = 0.0
@@ -103,7 +109,7 @@ class Router:
     def begin(self, request: Request) -> "Run":
         """Look at *request* and all that stands around it."""
         arm: Arm | None = None
-        if self.control > 0:
+        if self.control > 0 and self.mode == "on":
             arm = "control" if self.random() < self.control else "routed"
         skipped = self._skipped(request)
         tiers = range(len(self.names))
@@ -117,8 +123,9 @@ class Router:
             question=question,
             usable=usable,
             costs=tuple(u / full[-1] for u in usd) if usd and full and full[-1] else None,
-            thrift=self._thrift(request.tags),
+            thrift=self._thrift(request.tags) if self.mode == "on" else 0.0,
             drafts=self.memory.drafts.pay(route, ratio),
+            cascade=self.cascade,
             on=request.previous.tier if request.previous else None,
         )
         return Run(
@@ -130,7 +137,7 @@ class Router:
             route=route,
             usd=usd,
             at=self.clock(),
-            compared=self.judge is not None and self.memory.shadow.chosen(),
+            compared=self.judge is not None and self.mode != "off" and self.memory.shadow.chosen(),
         )
 
     def policy(self) -> Policy:
@@ -182,13 +189,31 @@ class Router:
 
 
 class _Straight:
-    """The policy of the control arm."""
+    """Ask the strongest usable tier at once."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
 
     def start(self, s: Situation) -> Step:
-        return Step(tier=s.usable[-1], final=True, level="complex", why="the control arm of a comparison")
+        return Step(tier=s.usable[-1], final=True, level="complex", why=self._why)
 
     def judge(self, s: Situation, step: Step, answer: Answer) -> Verdict:
         raise NotImplementedError  # there is no draft
+
+
+class _Observing(_Straight):
+    """Ask the strongest usable tier, and say what *policy* would have asked; it is not a decision, and costs no allowance."""
+
+    def __init__(self, policy: Policy, run: "Run") -> None:
+        self._policy, self._run = policy, run
+
+    def start(self, s: Situation) -> Step:
+        step, last = self._policy.start(s), s.usable[-1]
+        usd = self._run.usd
+        share = usd[step.tier] / usd[last] if usd and usd[last] else None
+        self._run.would = self._run.router.names[step.tier]
+        would = Observed(tier=self._run.would, drafts=not step.final, share=share)
+        return replace(step, tier=last, final=True, why=say(would, step.why))
 
 
 class _Affordable:
@@ -244,6 +269,8 @@ class Run:
     """What the tiers said, as far as they were asked."""
     ids: dict[int, str] = field(default_factory=dict)
     """The call of each tier."""
+    would: str | None = None
+    """The tier that would have been asked first, if the router merely observes."""
 
     def flow(
         self, *, read: Callable[[Reply], Answer], unfit: Callable[[Exception], str | None]
@@ -255,13 +282,12 @@ class Run:
         Raises:
             BudgetExceededError: a budget does not even hold what the cheapest usable tier is expected to cost.
         """
-        memory = self.router.memory
-        for allowance in (memory.share, memory.mean_cost):
-            if allowance:
-                allowance.request()
+        for allowance in self._allowances():
+            allowance.request()
+        policy = self._policy()
         return cascade(
             self.situation,
-            _Affordable(self._policy(), self),
+            _Affordable(policy, self) if self.router.mode == "on" else policy,
             read=read,
             unfit=unfit,
             begun=self._begun,
@@ -300,6 +326,7 @@ class Run:
             complexity=first.level,
             why=first.why,
             tier=names[outcome.attempts[-1].call.tier if outcome else first.tier],
+            would=self.would,
             escalated=outcome.escalated if outcome else False,
             fell_back=outcome.fell_back if outcome else False,
             at=self.at,
@@ -313,7 +340,17 @@ class Run:
         )
 
     def _policy(self) -> Policy:
-        return _Straight() if self.arm == "control" else self.router.policy()
+        if self.router.mode == "off":
+            return _Straight("the router is switched off")
+        if self.arm == "control":
+            return _Straight("the control arm of a comparison")
+        policy = self.router.policy()
+        return _Observing(policy, self) if self.router.mode == "observe" else policy
+
+    def _allowances(self) -> list[Allowance]:
+        """List the limits on the mean; what nobody decided counts for none of them."""
+        memory = self.router.memory
+        return [a for a in (memory.share, memory.mean_cost) if a and self.router.mode == "on"]
 
     def _begun(self, call: Call) -> None:
         """Charge a call that was not reserved: a limit of the mean is, and a tier that stands in for one that failed."""
@@ -321,7 +358,7 @@ class Run:
             self._charge(self.usd[call.tier])
         self.reserved.discard(call.tier)
         share = self.router.memory.share
-        if share and call.tier == len(self.router.names) - 1:
+        if share and self.router.mode == "on" and call.tier == len(self.router.names) - 1:
             share.charge(1.0)
 
     def _made(self, attempt: Attempt[Any], read: Callable[[Any], Answer]) -> None:
@@ -359,7 +396,8 @@ class Run:
 
     def _charge(self, usd: float) -> None:
         for limit in self.router.limits(self.request.tags):
-            limit.charge(usd)
+            if limit is not self.router.memory.mean_cost or self.router.mode == "on":
+                limit.charge(usd)
 
     def _compare(self, ask: Callable[[int], Answer], judge: Judge) -> None:
         names = self.router.names

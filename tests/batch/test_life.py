@@ -254,6 +254,23 @@ async def test_a_cancelled_caller_loses_no_paid_row(tmp_path: Path, soon: dict[s
     assert provider.paid() == {"q": 1}
 
 
+def test_a_loop_that_was_closed_stops_nobody_else(queue: BatchQueue, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer for a caller whose loop was closed without cancelling it goes nowhere, and the others get theirs."""
+    loop = asyncio.new_event_loop()
+    with Provider(in_progress) as provider, httpx.Client(transport=BatchTransport(queue)) as http:
+        left = loop.create_task(_post(queue, provider))
+        loop.run_until_complete(until(lambda: queue.stats().jobs.get("running")))
+        loop.close()
+        provider.script = all_ok
+        body = {"model": "m", "messages": [{"role": "user", "content": "other"}]}
+        reply = http.post(f"{provider.url}/v1/chat/completions", json=body)
+
+    assert reply.status_code == 200
+    assert queue.stats().rows == {"succeeded": 2}
+    assert [record.name for record in caplog.records if record.name.startswith("llm_costopt")] == []
+    left._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 async def test_a_cancelled_caller_may_ask_again(queue: BatchQueue) -> None:
     """The same program asks again after a timeout of its own, and gets the row that is under way."""
     with Provider(in_progress) as provider:

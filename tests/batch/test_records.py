@@ -1,6 +1,7 @@
 """What whoever counts the money is told of rows: each once, at the batch price, even across a crash."""
 
 import asyncio
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ async def test_figures(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
         await until(lambda: queue.stats().rows.get("queued") == 2)
         full = queue.stats()
         await slow
-        await until(lambda: queue.stats().cost)
+        await until(lambda: all(thread.name != "llm-costopt-batch" for thread in threading.enumerate()))
         after = queue.stats()
 
     assert (empty.waiting, empty.oldest, empty.rows) == (0, None, {})

@@ -82,6 +82,26 @@ def test_blocking_callers_share_a_batch(queue: BatchQueue) -> None:
     assert len(provider.batches) == 1
 
 
+@pytest.mark.parametrize("mode", ["off", "observe"])
+async def test_the_kill_switch_asks_in_real_time(
+    queue: BatchQueue, llmock: LLMock, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """With `LLM_COSTOPT=off` both transports pass chat requests through at once; without it they travel as rows again."""
+    monkeypatch.setenv("LLM_COSTOPT", mode)
+    client = client_of(queue, llmock.url)
+    with httpx.Client(transport=BatchTransport(queue)) as http:
+        blocking = OpenAI(base_url=f"{llmock.url}/v1", api_key="k", http_client=http)
+        said = blocking.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "at once"}])
+    assert said.choices[0].message.content
+    assert await ask(client, "now")
+    assert [r.path for r in llmock.requests] == ["/v1/chat/completions"] * 2
+    assert queue.stats().rows == {}
+
+    monkeypatch.delenv("LLM_COSTOPT")
+    assert await ask(client, "later")
+    assert [r.path for r in llmock.requests if r.path.endswith("/batches") and r.method == "POST"]
+
+
 def test_two_event_loops_share_a_queue(queue: BatchQueue) -> None:
     """Callers in two event loops each get their answer in their own loop."""
     found: dict[int, str | None] = {}

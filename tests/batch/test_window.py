@@ -673,3 +673,24 @@ def test_one_group_starts_together() -> None:
         window.leave(waiting[0])
 
     assert [t.group for t in order] == ["a", "a", "a", "b", "b", ""]
+
+
+@pytest.mark.parametrize("said", ["off", "observe"])
+def test_the_kill_switch_holds_nobody_back(
+    make: Callable[..., Window], monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """With `LLM_COSTOPT=off` whoever comes starts at once, beyond any limit, and so do those who wait; then all is as before."""
+    window = make(max_batch_size=3, max_concurrent=1)
+    waiting = [window.enter() for _ in range(2)]
+    assert started(waiting) == [False, False]
+
+    monkeypatch.setenv("LLM_COSTOPT", said)
+    later = window.enter()
+    assert started([*waiting, later]) == [True, True, True]
+
+    monkeypatch.delenv("LLM_COSTOPT")
+    last = window.enter()
+    assert started([last]) == [False]
+    for ticket in (*waiting, later, last):
+        window.leave(ticket)
+    assert window.stats().in_flight == 0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llm_costopt.cache.agree import joined, number
-from llm_costopt.cache.policy import Budget
+from llm_costopt.cache.policy import Budget, score_of
 from llm_costopt.cache.verifier import BATCH, Verifier
 from llm_costopt.cache.verify import Neighbour, evidence
 from llm_costopt.recent import REMEMBERED
@@ -67,9 +67,9 @@ def test_an_answer_in_the_candidates_group_is_right() -> None:
 def checks(says: int, near: Sequence[Neighbour] = NEAR, *, max_error: float = 0.4) -> list[float]:
     """Let one request be answered that may have been served, and list what was told of it."""
     told: list[float] = []
-    budget = Budget(max_error, 1.0, None, lambda: 0.0, told.append)
+    budget = Budget(max_error, 1.0, None, rng=lambda: 0.0)
     budget.choose("a", ASKED, near, 100, lambda _: None)
-    budget.answered("a", says=says)
+    budget.answered("a", says, lambda right, seen: told.append(score_of(right, seen)))
     return told
 
 

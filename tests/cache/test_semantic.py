@@ -16,6 +16,7 @@ import pytest
 
 from llm_costopt.cache import guards
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder
+from llm_costopt.cache.local import USES
 from llm_costopt.cache.records import Hit
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.types import Answer, Message, Question, ToolCall
@@ -498,19 +499,40 @@ def test_failsafe_lets_a_stop_through(make: Make) -> None:
 
 
 def test_a_hit_is_served_from_a_file_that_cannot_be_written(make: Make, clock: Clock, tmp_path: Path) -> None:
-    """If the use cannot be noted, the answer in hand is served all the same, and the failure is counted."""
+    """If the uses cannot be noted, the answers in hand are served all the same, and the failure is counted."""
     cache, other = make(path=tmp_path / "cache.db"), make(path=tmp_path / "cache.db")
-    cache.save(ask(RICE), GOOD, "rice")
+    requests = [ask(f"{RICE} {n}") for n in range(USES)]
+    for request in requests:
+        cache.save(request, GOOD, "rice")
     clock.now += 100.0
     holder = run_holder(tmp_path / "cache.db")
-    hit = cache.find(ask(RICE))
+    hits = [cache.find(request) for request in requests]
     with other.failsafe("update"):
         other.save(ask(POETRY), GOOD, "river")
     holder.kill()
     holder.communicate()
 
-    assert found(hit) == ("exact", "rice")
-    assert (cache.stats().errors, other.stats().errors) == (1, 1)
+    cache.close()
+
+    assert {found(hit) for hit in hits} == {("exact", "rice")}
+    assert (cache.stats().errors, other.stats().errors) == (2, 1)  # the count of a closed store is the second
+
+
+def test_uses_outlive_the_cache(make: Make, clock: Clock, tmp_path: Path) -> None:
+    """What was used is known to the next cache of the file, and stays when room is made."""
+    cache = make(path=tmp_path / "cache.db", max_entries=2)
+    for n, text in enumerate((RICE, POETRY)):
+        clock.now += n
+        cache.save(ask(text), GOOD, text)
+    clock.now += 100.0
+    cache.find(ask(RICE))
+    cache.close()
+    again = make(path=tmp_path / "cache.db", max_entries=2)
+    clock.now += 1.0
+    again.save(ask("Who wrote the oldest sonnet?"), GOOD, "nobody")
+
+    assert again.find(ask(RICE)) is not None
+    assert again.find(ask(POETRY)) is None
 
 
 def run_holder(path: Path) -> "subprocess.Popen[str]":

@@ -182,7 +182,7 @@ def test_what_was_learned_is_kept_per_namespace(file: Path) -> None:
 def test_touch_and_delete(store: SQLiteStore) -> None:
     """A use is noted, a deleted entry is gone."""
     one, two = put(store, "a"), put(store, "b")
-    store.touch(one, 7.0)
+    store.touch({one: 7.0})
     store.delete(two)
 
     assert [e.used_at for e in (store.get("a"),) if e] == [7.0]
@@ -193,7 +193,7 @@ def test_shrinking_takes_the_expired_first_then_the_least_used(store: SQLiteStor
     """What has expired goes even if it was just used, then what was used longest ago, and the ids are told."""
     ids = {name: put(store, name, stored_at=float(n)) for n, name in enumerate("abcd")}
     late = put(store, "late", stored_at=50.0, expires_at=60.0)
-    store.touch(ids["a"], 99.0)
+    store.touch({ids["a"]: 99.0})
     gone = store.shrink(2, now=60.0)
 
     assert gone == [late, ids["b"], ids["c"]]

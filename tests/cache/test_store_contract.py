@@ -300,3 +300,16 @@ def test_a_closed_store_is_of_no_use(store: Store) -> None:
 
     with pytest.raises(ValueError, match="closed"):
         store.get("x")
+
+
+def test_counts_of_all_processes_add_up(make: Make) -> None:
+    """Whoever counts adds to what is there, by namespace; the time of the first count stays, and clearing changes nothing."""
+    one, other = make("a"), make("b")
+    assert one.counts() == {}
+
+    one.add_counts({"misses": 2}, 1000.5)
+    one.add_counts({"misses": 3, "would_exact": 1}, 2000.0)
+    one.clear()
+
+    assert one.counts() == {"since": 1000, "misses": 5, "would_exact": 1}
+    assert other.counts() == {}

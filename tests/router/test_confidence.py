@@ -228,6 +228,35 @@ def test_hedging_lowers_the_score() -> None:
     assert [why for _, why in scores] == ["nothing speaks against it", *["hedging"] * 3]
 
 
+@pytest.mark.parametrize(
+    "hedge",
+    [
+        *(
+            "I'm not sure",
+            "i am not entirely certain",
+            "I’m unsure",
+            "I am uncertain",
+            "I don't know",
+            "I do not really know",
+        ),
+        *(
+            "I think",
+            "I believe",
+            "I guess",
+            "It's hard to say",
+            "it is difficult to say",
+            "not entirely clear",
+            "might be",
+        ),
+        *("may be", "could be", "possibly", "perhaps", "probably", "as far as I know", "If I remember", "it depends"),
+        "I cannot be certain",
+    ],
+)
+def test_each_hedge_is_heard(hedge: str) -> None:
+    """Every wording of doubt that the rules know lowers the score."""
+    assert confidence(asking(), Answer(text=f"Well: {hedge}, Paris."))[1] == "hedging"
+
+
 def test_one_hedge_is_enough_to_ask_again() -> None:
     """At the adapters' threshold an answer that says it is not sure is escalated."""
     assert confidence(asking(), Answer(text="I'm not entirely sure, but it is Paris."))[0] < THRESHOLD

@@ -1,0 +1,79 @@
+"""How far a cache goes, for all calls and for those of one endpoint."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llm_costopt.cache import ttl as freshness
+from llm_costopt.presets import CACHE, Endpoints, by_endpoint, chosen, here
+from llm_costopt.switch import Mode, checked, mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a cache does with a call."""
+
+    mode: Mode
+    """Whether it serves, merely observes, or is not there."""
+    max_error: float
+    """The share of requests that may be answered wrongly."""
+    threshold: float | None
+    """Least cosine of a semantic hit instead of that; None: evidence decides."""
+    shadow_rate: float
+    """Share of the would-be hits that go to the model to be checked."""
+    ttl: freshness.TTL
+    """How long an answer stays fresh."""
+
+
+class Chosen:
+    """The settings of a cache and of its endpoints.
+
+    Args:
+        preset: fills in what is not in *given*.
+        endpoints: what holds inside `with endpoint(name):` instead.
+        given: the other fields of `Settings`; None where the caller said nothing.
+        ttl: how long an answer stays fresh.
+
+    Raises:
+        ValueError: something is out of its range, or cannot differ by endpoint.
+    """
+
+    def __init__(self, preset: str, endpoints: Endpoints, given: dict[str, Any], ttl: freshness.TTL) -> None:
+        self.usual = _checked(Settings(**{"threshold": None, **chosen(CACHE, preset, given)}, ttl=ttl), "")
+        spelled = by_endpoint(CACHE, endpoints, ("max_error", "threshold", "shadow_rate", "ttl"))
+        self._spelled = {name: {"settings": self._of(name, options)} for name, options in spelled.items()}
+
+    @property
+    def all(self) -> dict[str | None, Settings]:
+        """Return all settings by endpoint; those of None hold elsewhere."""
+        return {None: self.usual, **{name: found["settings"] for name, found in self._spelled.items()}}
+
+    def now(self) -> Settings:
+        """Return those of the present call; the kill switch has a word in it."""
+        found: Settings = here(self._spelled).get("settings", self.usual)
+        careful = mode(found.mode)
+        return found if careful == found.mode else replace(found, mode=careful)
+
+    def _of(self, endpoint: str, options: dict[str, Any]) -> Settings:
+        if "max_error" in options and "threshold" not in options and self.usual.threshold is not None:
+            raise ValueError(
+                f"endpoints={{{endpoint!r}: …}}: a cache with threshold= learns nothing, so that no endpoint of it can keep"
+                " a max_error: give it a threshold, or the cache a max_error"
+            )
+        return _checked(replace(self.usual, **options), f"endpoints={{{endpoint!r}: …}}: ")
+
+
+def _checked(found: Settings, where: str) -> Settings:
+    checked(found.mode)
+    threshold = found.threshold
+    check(f"{where}threshold", threshold is None or 0 < threshold <= 1, "a cosine above 0 and up to 1", 0.95, threshold)
+    is_share = 0 < found.max_error < 0.5
+    check(f"{where}max_error", is_share, "a share of the requests above 0 and below 0.5", 0.01, found.max_error)
+    is_share = 0 < found.shadow_rate <= 1
+    check(f"{where}shadow_rate", is_share, "a share of the hits above 0 and up to 1", 0.05, found.shadow_rate)
+    return replace(found, ttl=freshness.checked(found.ttl))
+
+
+def check(name: str, holds: bool, wanted: str, example: float, got: object) -> None:
+    """Raise ValueError if it does not hold that *name* is what is *wanted*."""
+    if not holds:
+        raise ValueError(f"{name} is {wanted}, such as {example}; got {got!r}")
