@@ -71,6 +71,7 @@ def demo(
     cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
     strong: Annotated[str, typer.Option(help="The strong model.")] = "gpt-4o",
     host: Annotated[Host, typer.Option(help="The framework that the requests go through.")] = Host.langchain,
+    ledger: Annotated[Path | None, typer.Option(help="A new file for the second run's calls, for `report`.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:
     """Replay a request log through a framework's own models, first all-strong, then with cache and router."""
@@ -79,6 +80,8 @@ def demo(
         raise ValueError("--live asks real models: set OPENAI_API_KEY (and OPENAI_BASE_URL for another provider)")
     if cheap == strong:
         raise ValueError(f"--cheap and --strong are two models, not twice {cheap!r}")
+    if ledger is not None and ledger.exists():
+        raise ValueError(f"--ledger {ledger}: there is such a file already; give the demo one of its own")
     with _bar(2 * len(rows)) as tick:
         result = _replay_of(host)(
             rows,
@@ -88,11 +91,23 @@ def demo(
             live=live,
             tick=tick,
         )
+    if ledger is not None:
+        _keep(result, ledger)
     figures = result.to_dict()
     if as_json:
         print(json.dumps(figures))
     else:
         _show(figures, rows, live=live, shipped=requests is None, cheap=cheap, strong=strong)
+
+
+def _keep(result: Result, path: Path) -> None:
+    """Keep the calls of the second run, and whether their answers were right as scores."""
+    with Ledger(path) as ledger:
+        for served in result.after:
+            for record in served.records:
+                ledger.append(record)
+            if served.right is not None and served.records:
+                ledger.score(served.records[-1].id, float(served.right), source="demo")
 
 
 @app.command()

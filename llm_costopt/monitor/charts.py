@@ -190,6 +190,7 @@ def histogram(rows: Rows, *, names: dict[str, str]) -> Drawing:
     def spec(width: int) -> Spec:
         axis = {
             "title": "time",
+            "labelPadding": 14,
             "values": ticks,
             "grid": True,
             "labelExpr": "datum.value < 1 ? format(datum.value * 1000, '.1~f') + ' ms' : format(datum.value, 'd') + ' s'",
@@ -241,7 +242,7 @@ def _touch(x: Spec, field: str) -> Spec:
 
 
 def _time(pattern: str) -> Spec:
-    axis = {"title": None, "format": pattern, "tickCount": 5, "grid": False, "labelFlush": False}
+    axis = {"title": None, "format": pattern, "tickCount": 5, "grid": False, "labelFlush": False, "labelPadding": 14}
     return {"field": "t", "type": "temporal", "scale": {"type": "utc"}, "axis": axis}
 
 

@@ -102,7 +102,8 @@ def _compared(ledger: Ledger, figures: Figures) -> Comparison | str:
 
 def _headline(figures: Figures) -> str:
     summary, saved = figures.summary, figures.summary.saved.total
-    paid = f"{count(summary.requests)} requests cost {money(summary.cost_usd)}"
+    requests = "1 request" if summary.requests == 1 else f"{count(summary.requests)} requests"
+    paid = f"{requests} cost {money(summary.cost_usd)}"
     if saved > 0:
         return f"{paid}, {share(float(saved / (summary.cost_usd + saved)))} less than without us"
     return f"{paid}, and nothing was saved" if not saved else f"{paid}, {money(-saved)} more than without us"

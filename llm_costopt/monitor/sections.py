@@ -341,9 +341,7 @@ def _endpoints(figures: Figures) -> Section:
     return Section(
         title="The dearest endpoints",
         said=("What was paid, and what was saved beside it; the ten on which the most was spent.",),
-        drawing=charts.bars(
-            rows, unit="US dollars; the figure is what was paid", names={"paid": "blue", "saved": "green"}
-        ),
+        drawing=charts.bars(rows, unit="US dollars; the figure: paid", names={"paid": "blue", "saved": "green"}),
         heads=("endpoint", "requests", "hit rate", "paid", "saved", "failed calls", "unpriced calls"),
         rows=tuple(
             (

@@ -1,5 +1,6 @@
 """The ledger live in a terminal: one look at the last hours, drawn again and again."""
 
+import os
 import select
 import sys
 import time
@@ -93,7 +94,8 @@ def _sleep(interval: float) -> bool:
 
 def _no_q(interval: float) -> bool:
     ready, _, _ = select.select([sys.stdin], [], [], interval)
-    return not (ready and sys.stdin.read(1) in "qQ")
+    # Past the buffer of `sys.stdin`, in which a second key would wait unseen.
+    return not (ready and {b"q", b"Q"} & {bytes([key]) for key in os.read(sys.stdin.fileno(), 64)})
 
 
 def frame(ledger: Ledger, *, hours: float, name: str) -> RenderableType:

@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from llm_costopt.cli import app
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.router.learned import LearnedRules
 
 
@@ -47,6 +48,21 @@ def test_the_demo_saves_and_serves_no_wrong_hit(figures: dict[str, Any]) -> None
     assert figures["after"]["wrong_hits"] == 0
     assert figures["after"]["escalations"] > 0
     assert 0 < figures["after"]["right"] <= 1
+
+
+def test_the_demo_leaves_a_ledger_to_report_on(figures: dict[str, Any], tmp_path: Path) -> None:
+    """Its second run's requests are in the file, each with its hit or its calls and whether it was right; no file is overwritten."""
+    path = tmp_path / "demo.db"
+    done = _run("demo", "--json", "--ledger", str(path))
+    assert done.returncode == 0, done.stderr
+    with Ledger(path) as ledger:
+        summary, requests = ledger.summary(None), ledger.requests(None)
+
+    assert summary.requests == figures["requests"]
+    assert float(summary.cost_usd) == pytest.approx(figures["after"]["cost_usd"], abs=1e-6)
+    assert summary.hit_rate == pytest.approx(figures["after"]["hit_rate"])
+    assert sum(r.score or 0 for r in requests) / len(requests) == pytest.approx(figures["after"]["right"])
+    assert "there is such a file already" in _run("demo", "--ledger", str(path)).stderr
 
 
 def test_the_savings_add_up(figures: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from tests.prometheus_stack import PROGRAMS, PrometheusStack
 
 needs_prometheus = pytest.mark.skipif(
     not all(map(shutil.which, PROGRAMS)),
-    reason="Prometheus is not installed: `bash scripts/get-prometheus` gets it with apt-get",
+    reason="Prometheus is not installed: `bash scripts/get-programs` gets it with apt-get",
 )
 
 _PATIENCE = 45.0

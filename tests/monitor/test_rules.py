@@ -18,7 +18,7 @@ TESTS = sorted(Path(__file__).parent.glob("rules_*test.yml"))
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None,
-    reason="promtool is not installed: `bash scripts/get-prometheus` gets it with apt-get",
+    reason="promtool is not installed: `bash scripts/get-programs` gets it with apt-get",
 )
 
 
