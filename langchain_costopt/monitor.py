@@ -3,7 +3,7 @@
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,21 +14,22 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from typing_extensions import override
 
-from langchain_costopt._convert import MARK, ROUTER
+from langchain_costopt._convert import MARK, ROUTER, messages_of
 from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
 from llm_costopt.cache.scope import surroundings
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price
+from llm_costopt.monitor.privacy import Redact, asked
 from llm_costopt.reported import decision_of
-from llm_costopt.types import CacheKind, CallRecord, OnRecord
+from llm_costopt.types import CacheKind, CallRecord, Message, OnRecord
 
 _MOST_RUNNING = 10_000
 """Calls remembered at once. A cancelled call never ends, so that the oldest must go some day."""
 
-_Unpriced = tuple[CallRecord, str | None]
-"""A record that still lacks its amounts, and the baseline that its call names, if it names one."""
+_Unpriced = tuple[CallRecord, str | None, str | None]
+"""A record that still lacks its amounts, the baseline that its call names, if it names one, and what a model answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,10 @@ class _Start:
     """How many prompts travelled together."""
     serves: Mapping[str, Any] = field(default_factory=dict)
     """The application's endpoint and tenant, as fields of a record."""
+    request: str | None = None
+    """The hash of the request."""
+    asked: str = ""
+    """The last turn of the user, if text is kept."""
 
     @property
     def model(self) -> str | None:
@@ -79,6 +84,11 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
         prices: `(model, usage, *, provider=None, batch=False)` → US dollars or None; `Prices()` if not given.
         on_record: is told of each call, after the ledger.
         clock: tells the time in seconds since the epoch.
+        hash_key: of the hashes by which repeated requests are told; if None, that of `LLM_COSTOPT_HASH_KEY`, else one that is
+            drawn once and kept beside the ledger's file.
+        keep_text: keep the last turn of the user and the answer of each call that succeeds in the ledger, 4,000 characters
+            each, and nowhere else; by default no text is kept.
+        redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
         ValueError: the ledger cannot be opened.
@@ -92,19 +102,31 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
         prices: Price | None = None,
         on_record: OnRecord | None = None,
         clock: Callable[[], float] = time.time,
+        hash_key: str | None = None,
+        keep_text: bool = False,
+        redact: Redact | None = None,
     ) -> None:
-        super().__init__(baseline=baseline, ledger=ledger, prices=prices, on_record=on_record, clock=clock)
+        super().__init__(
+            baseline=baseline,
+            ledger=ledger,
+            prices=prices,
+            on_record=on_record,
+            clock=clock,
+            hash_key=hash_key,
+            keep_text=keep_text,
+            redact=redact,
+        )
         self._running: OrderedDict[UUID, _Start] = OrderedDict()
 
     @override
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any
     ) -> None:
-        self.guarded("start", self._remember, run_id, kwargs)
+        self.guarded("start", self._remember, run_id, lambda: messages_of(messages[0]), kwargs)
 
     @override
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any) -> None:
-        self.guarded("start", self._remember, run_id, kwargs)
+        self.guarded("start", self._remember, run_id, lambda: _turn(prompts), kwargs)
 
     @override
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
@@ -117,16 +139,20 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
     # An event costs an async call the hop to another thread, used or not.
     ignore_chain = ignore_agent = ignore_retriever = property(lambda _: True)
 
-    def _remember(self, run_id: UUID, told: Mapping[str, Any]) -> None:
-        metadata = told.get("metadata") or {}
+    def _remember(self, run_id: UUID, read: Callable[[], Sequence[Message]], told: Mapping[str, Any]) -> None:
+        metadata, params = told.get("metadata") or {}, told.get("invocation_params") or {}
+        serves = served(metadata, tenant=surroundings().tenant)
+        messages = self.guarded("messages", read) or ()
         start = _Start(
             run=str(metadata.get("llm_costopt_call") or run_id),
             at=self._clock(),
             metadata=metadata,
-            params=told.get("invocation_params") or {},
+            params=params,
             tags=tuple(told.get("tags") or ()),
             prompts=told.get("batch_size") or 1,
-            serves=served(metadata, tenant=surroundings().tenant),
+            serves=serves,
+            request=self.hashed(messages, serves["tenant"], params) if messages else None,
+            asked=asked(messages) if self.keeps_text else "",
         )
         with self._lock:
             self._running[run_id] = start
@@ -136,8 +162,8 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
     def _ended(self, run_id: UUID, read: Callable[[_Start, float], list[_Unpriced]]) -> None:
         with self._lock:
             start = self._running.pop(run_id, None) or _Start(run=str(run_id))
-        for record, baseline in read(start, self._clock()):
-            self.keep(record, baseline)
+        for record, baseline, answer in read(start, self._clock()):
+            self.keep(record, baseline, None if answer is None else (start.asked, answer))
 
 
 def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
@@ -163,10 +189,12 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
         cache=cache,
         batch=cache is None and _is_batch(said, ours),
         tags=start.tags,
+        request=None if cache else start.request,
         **start.serves,
         **decision_of(start.metadata, "llm_costopt_"),
     )
-    return [(record, start.metadata.get("llm_costopt_baseline"))]
+    text = next((g.text for gs in response.generations for g in gs), None)
+    return [(record, start.metadata.get("llm_costopt_baseline"), None if cache else text)]
 
 
 def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced:
@@ -183,7 +211,7 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
         **same,
         **decision_of(attempt),
     )
-    return record, attempt.get("baseline")
+    return record, attempt.get("baseline"), None
 
 
 def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]:
@@ -197,10 +225,16 @@ def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]
         latency=start.latency(now),
         tags=start.tags,
         error=type(error).__name__,
+        request=start.request,
         **start.serves,
         **decision_of(start.metadata, "llm_costopt_"),
     )
-    return [(record, start.metadata.get("llm_costopt_baseline"))]
+    return [(record, start.metadata.get("llm_costopt_baseline"), None)]
+
+
+def _turn(prompts: list[str]) -> tuple[Message, ...]:
+    """Read the prompt of a completion model as a turn of the user."""
+    return (Message(role="human", text=prompts[0]),)
 
 
 def _once(name: str | None) -> str | None:

@@ -6,6 +6,7 @@ from llm_costopt._lazy import attach
 
 if TYPE_CHECKING:
     from llamaindex_costopt.batch import BatchingLLM
+    from llamaindex_costopt.batch_api import use_batch_api
     from llamaindex_costopt.cache import CachedLLM
     from llamaindex_costopt.monitor import CostEventHandler
     from llamaindex_costopt.router import RouterLLM
@@ -19,6 +20,7 @@ __all__ = [
     "RouterLLM",
     "cache_scope",
     "endpoint",
+    "use_batch_api",
 ]
 
 __getattr__ = attach(
@@ -30,6 +32,7 @@ __getattr__ = attach(
         "RouterLLM": "llamaindex_costopt.router",
         "cache_scope": "llm_costopt.cache.scope",
         "endpoint": "llm_costopt.endpoints",
+        "use_batch_api": "llamaindex_costopt.batch_api",
     },
     needs={"llama_index": "llamaindex"},
 )

@@ -11,7 +11,7 @@ from llama_index.core.llms import LLM
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
-from llamaindex_costopt._usage import fields_of, finish_reason, is_refusal, usage_of
+from llamaindex_costopt._usage import fields_of, finish_reason, is_batch, is_refusal, usage_of
 from llm_costopt.router.start import Model
 from llm_costopt.types import Answer, Message, Question, ToolCall, Usage
 
@@ -93,6 +93,8 @@ class Reading:
         """Who replied, by the provider's name."""
         self.id: str | None = None
         """The provider's id of the reply."""
+        self.batch = False
+        """Whether it was paid at the price of a batch."""
         self._finish: str | None = None
         self._refused = False
 
@@ -104,6 +106,7 @@ class Reading:
         self.id = said.get("id") if isinstance(said.get("id"), str) else self.id
         model = said.get("model") or said.get("model_version")
         self.model = model if isinstance(model, str) else self.model
+        self.batch = self.batch or is_batch(said)
         self._finish = finish_reason(said) or self._finish
         self._refused = self._refused or is_refusal(said)
         return self

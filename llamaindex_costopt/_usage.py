@@ -41,6 +41,11 @@ def is_refusal(said: Mapping[str, Any]) -> bool:
     return bool((_choice(said).get("message") or {}).get("refusal"))
 
 
+def is_batch(said: Mapping[str, Any]) -> bool:
+    """Tell whether the reply was paid at the price of a batch; Anthropic says so beside the tokens."""
+    return "batch" in {said.get("service_tier"), fields_of(said.get("usage")).get("service_tier")}
+
+
 def _choice(said: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = said.get("choices") or said.get("candidates") or ()
     return fields_of(choices[0]) if choices else said

@@ -25,7 +25,7 @@ from llama_index.core.utils import get_tokenizer
 from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
-from llamaindex_costopt._convert import Reading, provider_of
+from llamaindex_costopt._convert import Reading, messages_of, provider_of
 from llamaindex_costopt._events import CacheHitEvent, told
 from llamaindex_costopt._tags import tags_of
 from llm_costopt.cache.scope import surroundings
@@ -33,9 +33,10 @@ from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price
+from llm_costopt.monitor.privacy import Redact, asked
 from llm_costopt.monitor.summary import Summary
 from llm_costopt.reported import decision_of
-from llm_costopt.types import CallRecord, OnRecord, Usage
+from llm_costopt.types import CallRecord, Message, OnRecord, Usage
 
 _MOST_RUNNING = 10_000
 """Calls remembered at once. A stream that nobody reads never ends, so that the oldest must go some day."""
@@ -54,6 +55,8 @@ class _Call:
     serves: Mapping[str, Any]
     at: float
     reading: Reading
+    request: str | None
+    asked: str
 
 
 class CostEventHandler(BaseEventHandler):
@@ -72,6 +75,11 @@ class CostEventHandler(BaseEventHandler):
         prices: `(model, usage, *, provider=None, batch=False)` → US dollars or None; `Prices()` if not given.
         on_record: is told of each call, after the ledger.
         clock: tells the time in seconds since the epoch.
+        hash_key: of the hashes by which repeated requests are told; if None, that of `LLM_COSTOPT_HASH_KEY`, else one that is
+            drawn once and kept beside the ledger's file.
+        keep_text: keep the last turn of the user and the answer of each call that succeeds in the ledger, 4,000 characters
+            each, and nowhere else; by default no text is kept.
+        redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
         ValueError: the ledger cannot be opened.
@@ -89,9 +97,21 @@ class CostEventHandler(BaseEventHandler):
         prices: Price | None = None,
         on_record: OnRecord | None = None,
         clock: Callable[[], float] = time.time,
+        hash_key: str | None = None,
+        keep_text: bool = False,
+        redact: Redact | None = None,
     ) -> None:
         super().__init__()
-        self._keeper = Keeper(baseline=baseline, ledger=ledger, prices=prices, on_record=on_record, clock=clock)
+        self._keeper = Keeper(
+            baseline=baseline,
+            ledger=ledger,
+            prices=prices,
+            on_record=on_record,
+            clock=clock,
+            hash_key=hash_key,
+            keep_text=keep_text,
+            redact=redact,
+        )
         self._spans = _Spans(partial(self._keeper.guarded, "drop", self._broke))
 
     @classmethod
@@ -152,8 +172,17 @@ class CostEventHandler(BaseEventHandler):
     def _started(self, span: str, event: _Start) -> None:
         if self._spans.is_inside(span, self._running):
             return  # some models chat by completing, and tell of both: it is one call
+        serves, messages = _serves(event), self._keeper.guarded("messages", _messages, event) or ()
         self._running[span] = _Call(
-            event=event, facts=told(), serves=_serves(event), at=self._keeper.now(), reading=Reading()
+            event=event,
+            facts=told(),
+            serves=serves,
+            at=self._keeper.now(),
+            reading=Reading(),
+            request=self._keeper.hashed(messages, serves["tenant"], event.model_dict, event.additional_kwargs)
+            if messages
+            else None,
+            asked=asked(messages) if self._keeper.keeps_text else "",
         )
         if len(self._running) > _MOST_RUNNING:
             self._running.popitem(last=False)
@@ -182,12 +211,15 @@ class CostEventHandler(BaseEventHandler):
             usage=call.reading.usage or (_estimated(call) if estimate else None),
             cost=None,
             latency=max(0.0, now - call.at),
+            batch=call.reading.batch,
             tags=tags_of(call.event.tags),
             error=error,
+            request=call.request,
             **call.serves,
             **decision_of(call.facts),
         )
-        self._keeper.keep(record, call.facts.get("baseline"))
+        texts = (call.asked, call.reading.answer().text) if error is None and self._keeper.keeps_text else None
+        self._keeper.keep(record, call.facts.get("baseline"), texts)
 
     def _hit(self, event: CacheHitEvent) -> None:
         facts = told()
@@ -248,6 +280,13 @@ class _Spans(NullSpanHandler):
 def _serves(event: BaseEvent) -> dict[str, Any]:
     """Say which endpoint and tenant of the application a call or a hit serves, as fields of its record."""
     return served(event.tags, tenant=surroundings().tenant)
+
+
+def _messages(event: _Start) -> tuple[Message, ...]:
+    """Read what is asked; the prompt of a completion as a turn of the user."""
+    if isinstance(event, LLMChatStartEvent):
+        return messages_of(event.messages)
+    return (Message(role="human", text=event.prompt),)
 
 
 def _estimated(call: _Call) -> Usage:

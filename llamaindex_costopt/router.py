@@ -1,6 +1,6 @@
 """The router as a LlamaIndex model: swap it in for the model of `Settings`, an engine or an agent."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, LLMMetadata
@@ -9,7 +9,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
-from pydantic import BaseModel, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, Field, PrivateAttr
 
 from llamaindex_costopt._convert import MARK, identity, message_tool_calls, messages_of, model_of
 from llamaindex_costopt._lookup import Lookup
@@ -19,27 +19,18 @@ from llamaindex_costopt._tier import Ask
 from llamaindex_costopt._wrapper import MIRRORED
 from llamaindex_costopt.cache import lookup_of
 from llm_costopt.cache.semantic import SemanticCache
-from llm_costopt.monitor.prices import Price, Prices
-from llm_costopt.presets import Preset
+from llm_costopt.monitor.prices import Prices
 from llm_costopt.recent import Recent
-from llm_costopt.router.complexity import Complexity, complexity
-from llm_costopt.router.confidence import Confidence, confidence
-from llm_costopt.router.cooldown import COOL_DOWN
 from llm_costopt.router.decision import Decision
-from llm_costopt.router.learned import LearnedRules, Targets
-from llm_costopt.router.policy import Cascade
-from llm_costopt.router.router import Memory, Router
-from llm_costopt.router.settings import here_of, spelled_out, told_apart, with_preset
+from llm_costopt.router.options import RouterOptions, begun
 from llm_costopt.router.shadow import Judge
-from llm_costopt.router.spending import Budget
-from llm_costopt.router.start import Model, memory_of, rule_name
-from llm_costopt.switch import Mode
+from llm_costopt.router.start import Model
 
 _SAME = ("system_prompt", "output_parser", "query_wrapper_prompt")
 """What the host adds to a prompt, or makes of a reply, before a model sees it: it cannot differ between the tiers."""
 
 
-class RouterLLM(FunctionCallingLLM):
+class RouterLLM(RouterOptions, FunctionCallingLLM):
     """Answer with the cheapest model that can, and escalate a doubtful answer.
 
     A simple request goes to the first of *tiers*, a complex one to the last; otherwise they are climbed from the first
@@ -57,46 +48,10 @@ class RouterLLM(FunctionCallingLLM):
 
     tiers: list[LLM] = Field(min_length=1, exclude=True)
     """The models, from the cheapest to the strongest."""
-    preset: Preset = "balanced"
-    """How far to go: the default of `cascade` and `threshold`, see `llm_costopt.presets.ROUTER`."""
-    mode: Mode = "on"
-    """`observe`: the strongest tier answers, and what would have been asked is noted; `off`: it answers at once."""
-    cascade: Cascade = "medium"
-    """Which requests may get a draft that is judged: `never` any, the `medium` ones, or `always` all that are not simple."""
-    threshold: float = Field(default=0.7, ge=0, le=1)
-    """The least confidence at which an answer of any tier but the last is kept, where no target is given."""
-    endpoints: dict[str, Any] = Field(default_factory=dict)
-    """What holds inside `with endpoint(name):` instead: a preset, a mode, or a mapping of `preset`, `mode`, `cascade`, `threshold`."""
-    target_quality: float | None = Field(default=None, gt=0, le=1)
-    """Share of the strongest tier's quality to keep, with 95 % confidence."""
-    max_strong_share: float | None = Field(default=None, ge=0, le=1)
-    """Largest share of the requests that the strongest tier answers, as long as another one can."""
-    max_cost_per_request: float | None = Field(default=None, gt=0)
-    """US dollars that a request may cost on average; the balance shifts to cheaper tiers, and no request is refused."""
-    budgets: list[Budget] = Field(default_factory=list, exclude=True)
-    """What may be spent in a time or under a tag; a request that might exceed it raises `BudgetExceededError`."""
-    prices: Price | None = Field(default=None, exclude=True)
-    """`(model, usage, *, provider=None)` → US dollars or None; `Prices()` if not given."""
-    shadow_rate: float = Field(default=0.0, ge=0, le=1)
-    """Share of the requests for which the other tiers are asked as well, in the background, to be compared."""
     judge: Judge | LLM | None = Field(default=None, exclude=True)
     """Compares: `(question, answer, reference)` → 0 to 1 or None, or a model that is asked which of both is better."""
-    control_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of the requests that the strongest tier answers at once, for `llm-costopt ab`."""
-    on_score: Callable[[str, float], object] | None = Field(default=None, exclude=True)
-    """Is told the id of a call and how good its answer was: `ledger.score`."""
-    learned: LearnedRules | None = Field(default=None, exclude=True)
-    """What outcomes have taught so far; `llm-costopt calibrate` writes it. Without it the router begins with nothing."""
-    complexity: Complexity = Field(default=complexity, exclude=True)
-    """Says how hard a request is, and why, while nothing is learned; by default the rules of `llm_costopt.router.complexity`."""
-    confidence: Confidence = Field(default=confidence, exclude=True)
-    """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
-    cool_down: float = Field(default=COOL_DOWN, ge=0)
-    """Seconds for which a tier that keeps failing, or has reached a rate limit, is not asked; the last one always is."""
     cache: SemanticCache | None = Field(default=None, exclude=True)
     """Is looked up before routing; none if not given."""
-    memory: Memory | None = Field(default=None, exclude=True, repr=False)
-    """What a router knows and its copies share; made at the start."""
     _answered: Recent[str, tuple[int, float]] = PrivateAttr(default_factory=Recent)
 
     def __init__(
@@ -108,20 +63,13 @@ class RouterLLM(FunctionCallingLLM):
         **options: Any,
     ) -> None:
         """Take *tiers*, or *cheap* and *strong*; *options* are the other fields."""
-        if (tiers is None) is (cheap is None or strong is None) or (cheap is None) is not (strong is None):
-            raise ValueError("give cheap= and strong=, or tiers= with as many models as there are")
-        models = [m for m in (cheap, strong) if m is not None] if tiers is None else list(tiers)
+        fields = begun(tiers, cheap, strong, options)
+        models = fields["tiers"]
         mirrored = _mirrored(models) if all(isinstance(m, LLM) for m in models) else {}
-        super().__init__(tiers=models, **mirrored | with_preset(options))
+        super().__init__(**mirrored | fields)
         for name in options.keys() & set(MIRRORED):
             setattr(self, name, options[name])
-        if self.memory is None:
-            self.memory = _memory_of(self)
-
-    @field_validator("endpoints", mode="after")
-    @classmethod
-    def _spelled_out(cls, endpoints: dict[str, Any]) -> dict[str, Any]:
-        return spelled_out(endpoints)
+        self._begin([model_of(tier) for tier in self.tiers], self.prices or Prices())
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A rate limiter stays with the model whose rate it limits.
@@ -149,25 +97,6 @@ class RouterLLM(FunctionCallingLLM):
         )
 
     @property
-    def core(self) -> Router:
-        """The router without LlamaIndex, as its options are now."""
-        assert self.memory is not None  # noqa: S101 - made at the start
-        return Router(
-            names=[self.tier_name(tier) for tier in range(len(self.tiers))],
-            memory=self.memory,
-            complexity=self.complexity,
-            confidence=self.confidence,
-            **self._here(),
-            budgets=self.budgets,
-            control=self.control_share,
-            on_score=self.on_score,
-        )
-
-    def _here(self) -> dict[str, Any]:
-        """Say what holds for the present call: its endpoint and the kill switch have a word in it."""
-        return here_of(self.endpoints, mode=self.mode, cascade=self.cascade, threshold=self.threshold)
-
-    @property
     def answered(self) -> Recent[str, tuple[int, float]]:
         """The tier and the time of the last answers, by their digests."""
         return self._answered
@@ -182,18 +111,6 @@ class RouterLLM(FunctionCallingLLM):
         """The last tier."""
         return self.tiers[-1]
 
-    @property
-    def rules(self) -> LearnedRules:
-        """What was learned so far, with the operating point: `router.rules.save("router.json")`."""
-        assert self.memory is not None  # noqa: S101
-        return self.memory.learned
-
-    def tier_name(self, tier: int) -> str:
-        """Name a tier: `strong` for the last, `cheap` for the first, `tier 2` and so on between them."""
-        if tier == len(self.tiers) - 1:
-            return "strong"
-        return f"tier {tier + 1}" if tier else "cheap"
-
     def explain(self, messages: Sequence[ChatMessage], **options: Any) -> Decision:
         """Say what would be decided about a request, and why, without asking any model; *options* are those of `chat`."""
         return self._route(messages, options).begin().decision()
@@ -205,28 +122,6 @@ class RouterLLM(FunctionCallingLLM):
             ValueError: no router gave this response.
         """
         return Decision.from_dict(response.additional_kwargs.get(MARK, {}))
-
-    def feedback(self, call: str, score: float) -> bool:
-        """Learn how good the answer of a call was.
-
-        Args:
-            call: the `id` of an attempt in `additional_kwargs["llm_costopt"]`, which is the id of its record too.
-            score: from 0 (wrong) to 1 (right).
-
-        Returns:
-            Whether the call is remembered, as the last 1,024 are.
-
-        Raises:
-            ValueError: a *score* that is not between 0 and 1.
-        """
-        if not 0 <= score <= 1:
-            raise ValueError(f"a score is from 0 to 1, not {score!r}")
-        return self.core.feedback(call, score)
-
-    def settled(self, timeout: float | None = None) -> bool:
-        """Wait until what runs in the background is done, or *timeout* seconds; tell whether it is."""
-        assert self.memory is not None  # noqa: S101
-        return self.memory.shadow.wait(timeout)
 
     @property
     def costopt_model(self) -> Model:
@@ -242,11 +137,7 @@ class RouterLLM(FunctionCallingLLM):
         """Say all that an answer depends on, for the key of a cache."""
         return {
             "tiers": [identity(tier) for tier in self.tiers],
-            **told_apart(self._here()),
-            "complexity": rule_name(self.complexity),
-            "confidence": rule_name(self.confidence),
-            "learned": self.learned and self.learned.fingerprint,
-            "targets": (self.target_quality, self.max_strong_share, self.max_cost_per_request),
+            **self._depends_on(),
         }
 
     # ---- The endpoints ----
@@ -409,25 +300,6 @@ def _mirrored(tiers: Sequence[LLM]) -> dict[str, Any]:
                 f"the tiers have different values of {name}, which the host applies before it routes: give all the same"
             )
     return {name: getattr(tiers[-1], name) for name in MIRRORED if name != "rate_limiter"} if tiers else {}
-
-
-def _memory_of(router: RouterLLM) -> Memory:
-    return memory_of(
-        [model_of(tier) for tier in router.tiers],
-        price=router.prices or Prices(),
-        targets=Targets(
-            target_quality=router.target_quality,
-            max_strong_share=router.max_strong_share,
-            max_cost_per_request=router.max_cost_per_request,
-        ),
-        with_budgets=bool(router.budgets),
-        learned=router.learned,
-        shadow_rate=router.shadow_rate,
-        is_judged=router.judge is not None,
-        cool_down=router.cool_down,
-        complexity=router.complexity,
-        confidence=router.confidence,
-    )
 
 
 def _object(output_cls: Any, response: ChatResponse) -> Any:

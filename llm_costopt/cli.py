@@ -26,6 +26,7 @@ from llm_costopt.errors import CostOptError, MissingExtraError
 from llm_costopt.monitor.cli import ab
 from llm_costopt.monitor.estimate_cli import estimate_
 from llm_costopt.monitor.observing_cli import router
+from llm_costopt.monitor.report_cli import report, top
 from llm_costopt.monitor.rules_cli import dashboard, rules
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ app.command()(ab)
 app.command()(rules)
 app.command()(dashboard)
 app.command("estimate")(estimate_)
+app.command()(report)
+app.command()(top)
 app.command()(cache)
 app.command()(router)
 

@@ -78,6 +78,11 @@ class Database:
         with _registering:
             _alive.add(self)
 
+    @property
+    def path(self) -> Path | None:
+        """The file; None in memory."""
+        return self._path
+
     def run(self, statement: str, *values: object) -> list[Any]:
         """Run one statement in autocommit mode and return its rows."""
         with self._lock:

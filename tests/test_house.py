@@ -138,6 +138,7 @@ def test_public_names() -> None:
         "RouterLLM",
         "cache_scope",
         "endpoint",
+        "use_batch_api",
     ]
     assert core.__all__ == [
         "Answer", "AsyncBatchTransport", "BadLogError", "BatchQueue", "BatchTransport", "Budget", "BudgetExceededError",

@@ -4,17 +4,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
+from traceback import format_tb
 from typing import Any, TypeVar
 
 from llm_costopt.monitor.account import account
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price, Prices
+from llm_costopt.monitor.privacy import Redact, hash_of, kept, key_for
 from llm_costopt.monitor.summary import Summary
-from llm_costopt.types import CallRecord, OnRecord
+from llm_costopt.types import CallRecord, Message, OnRecord
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,11 @@ class Keeper:
         prices: `(model, usage, *, provider=None, batch=False)` → US dollars or None; `Prices()` if not given.
         on_record: is told of each call, after the ledger.
         clock: tells the time in seconds since the epoch.
+        hash_key: of the hashes by which repeated requests are told; if None, that of `LLM_COSTOPT_HASH_KEY`, else one that is
+            drawn once and kept beside the ledger's file.
+        keep_text: keep the last turn of the user and the answer of each call that succeeds in the ledger, 4,000 characters
+            each, and nowhere else; by default no text is kept.
+        redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
         ValueError: the ledger cannot be opened.
@@ -43,6 +50,9 @@ class Keeper:
         prices: Price | None = None,
         on_record: OnRecord | None = None,
         clock: Callable[[], float] = time.time,
+        hash_key: str | None = None,
+        keep_text: bool = False,
+        redact: Redact | None = None,
     ) -> None:
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, clock=clock)
         self.failures = 0
@@ -51,6 +61,10 @@ class Keeper:
         self._prices = prices or Prices()
         self._on_record = on_record
         self._clock = clock
+        self._key = key_for(hash_key, self.ledger.path)
+        self.keeps_text = keep_text
+        """Whether text is kept."""
+        self._redact = redact
         self._lock = threading.Lock()
         self._said: set[tuple[str, type[Exception]]] = set()
 
@@ -66,26 +80,44 @@ class Keeper:
         """Tell the time in seconds since the epoch."""
         return self._clock()
 
-    def keep(self, record: CallRecord, baseline: str | None) -> None:
-        """Price *record* and keep it; *baseline* is the one that the call itself names, if it names one."""
+    def hashed(self, messages: Sequence[Message], *about: Any) -> str | None:
+        """Hash a request; None if it cannot be."""
+        return self.guarded("hash", hash_of, self._key, messages, *about)
+
+    def keep(self, record: CallRecord, baseline: str | None, texts: tuple[str, str] | None = None) -> None:
+        """Price *record* and keep it; *baseline* is the one that the call itself names, if it names one.
+
+        *texts* are what was asked and answered, to be kept if that was asked for.
+        """
         priced = self._priced(record, baseline or self._baseline)
         self.guarded("ledger", self.ledger.append, priced)
         if self._on_record is not None:
             self.guarded("on_record", self._on_record, priced)
+        if self.keeps_text and texts is not None:
+            self.guarded("text", self._keep_text, record, *texts)
 
     def guarded(self, what: str, act: Callable[..., T], *args: Any) -> T | None:
-        """Do *act*; what it raises is logged once and counted."""
+        """Do *act*; that it fails is logged once, without the message of the error, which may quote a prompt, and counted."""
         try:
             return act(*args)
-        except Exception as error:  # whatever fails here must not fail the user's call
-            kind = (what, type(error))
+        except Exception as error:  # noqa: BLE001 - whatever fails here must not fail the user's call
+            seen = (what, type(error))
             with self._lock:
                 self.failures += 1
-                is_new = kind not in self._said
-                self._said.add(kind)
+                is_new = seen not in self._said
+                self._said.add(seen)
             if is_new:
-                log.warning("The cost monitor failed at %r; from here on, this is only counted", what, exc_info=True)
+                where = "".join(format_tb(error.__traceback__))
+                log.warning(
+                    "The cost monitor failed at %r (%s); from here on, this is only counted\n%s",
+                    what,
+                    type(error).__name__,
+                    where,
+                )
             return None
+
+    def _keep_text(self, record: CallRecord, question: str, answer: str) -> None:
+        self.ledger.keep_text(record.id, kept(question, self._redact), kept(answer, self._redact), at=record.at)
 
     def _priced(self, record: CallRecord, baseline: str | None) -> CallRecord:
         facts = {name: getattr(record, name) for name in ("model", "provider", "usage", "cache", "batch")}

@@ -1,15 +1,17 @@
-"""Every call in an append-only SQLite table; prompts and answers are never kept."""
+"""Every call in an append-only SQLite table; prompts and answers are kept only by whoever calls `keep_text`."""
 
 import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Self
 
 from llm_costopt.database import Database
 from llm_costopt.monitor import rollup, tables
+from llm_costopt.monitor.figures import Figures, figures_of
 from llm_costopt.monitor.requests import Request, requests_of
 from llm_costopt.monitor.summary import CAUSES, Summary, summarise, units, usd
 from llm_costopt.monitor.totals import By, Total, totals_of
@@ -45,10 +47,42 @@ INSERT INTO scores (id, source, at, score) VALUES (?, ?, ?, ?)
 ON CONFLICT (id, source) DO UPDATE SET at = excluded.at, score = excluded.score
 """
 
+_TEXT = "INSERT INTO texts (id, at, question, answer) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING"
+
+_REPEATS = """
+SELECT count(*) AS requests, count(*) - count(cost) AS unpriced, coalesce(sum(cost), 0) AS cost FROM (
+    SELECT at, cost, row_number() OVER (PARTITION BY request ORDER BY at, rowid) AS nth FROM calls
+    WHERE request IS NOT NULL AND cache IS NULL AND error IS NULL AND NOT shadow AND NOT rejected
+)
+WHERE nth > 1 AND at >= :since
+"""
+
 _SPENT = """
 SELECT coalesce(sum(cost), 0) FROM calls
 WHERE at >= :since AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """What was asked and answered in one call."""
+
+    question: str
+    """The last turn of the user, as far as it was kept."""
+    answer: str
+    """The answer, as far as it was kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """Requests that were the very same as an earlier one, and went to a model all the same."""
+
+    requests: int
+    """How many there were."""
+    unpriced: int
+    """How many of them have no known cost; the amount lacks them."""
+    cost_usd: Decimal
+    """US dollars paid for them: what a cache of exact matches would have saved, had it kept every answer."""
 
 
 class Ledger:
@@ -89,6 +123,11 @@ class Ledger:
         self._clock = clock
         self._next_prune = float("-inf")
 
+    @property
+    def path(self) -> Path | None:
+        """The file; None for a ledger in memory."""
+        return self._db.path
+
     def append(self, record: CallRecord) -> None:
         """Keep *record*, once, and charge the draft that it replaces; a shadow call saves minus its cost.
 
@@ -122,6 +161,28 @@ class Ledger:
             raise ValueError(f"a score is from 0 (bad) to 1 (good), not {score!r}")
         self._db.run(_SCORE, id, source, self._clock(), float(score))
 
+    def keep_text(self, id: str, question: str, answer: str, *, at: float) -> None:  # noqa: A002 - as in `CallRecord`
+        """Keep what was asked and answered in the call of the record *id*, which ended at *at*; once.
+
+        It is forgotten with the calls of its time. Raises sqlite3.Error if it cannot be written.
+        """
+        self._db.run(_TEXT, id, at, question, answer)
+
+    def text(self, id: str) -> Text | None:  # noqa: A002 - as in `CallRecord`
+        """Return what was asked and answered in the call of the record *id*; None if it was not kept."""
+        rows = self._db.run("SELECT question, answer FROM texts WHERE id = ?", id)
+        return Text(**dict(rows[0])) if rows else None
+
+    def repeats(self, hours: float | None = 24) -> Repeats:
+        """Count the requests of the last *hours*, or of all time if None, that repeat an earlier one of any time.
+
+        The same is a request of the same tenant to the same model, word for word and with the same options, told by
+        `CallRecord.request`. Every call is read, some seconds for a million.
+        """
+        with self._db.transaction() as db:
+            row = db.execute(_REPEATS, {"since": self._since(hours)}).fetchone()
+        return Repeats(requests=row["requests"], unpriced=row["unpriced"], cost_usd=usd(row["cost"]))
+
     def summary(self, hours: float | None = 24) -> Summary:
         """Sum up the last *hours*; all there is if None."""
         with self._db.transaction() as db:
@@ -147,8 +208,16 @@ class Ledger:
         with self._db.transaction() as db:
             return totals_of(db, by, self._since(hours))
 
+    def figures(self, hours: float | None = None) -> Figures | None:
+        """Sum up what a report shows of the last *hours*, or of all there is; None without a call.
+
+        Every call is read, some seconds for a million, but a few thousand rows are kept.
+        """
+        with self._db.transaction() as db:
+            return figures_of(db, self._since(hours), self._clock())
+
     def prune(self, days: float) -> int:
-        """Forget the calls that ended more than *days* before this hour began, and their scores; say how many.
+        """Forget the calls that ended more than *days* before this hour began, their scores and texts; say how many calls.
 
         The file keeps its size, and its room is used again.
         """
@@ -157,6 +226,7 @@ class Ledger:
             gone = db.execute("DELETE FROM calls WHERE at < ?", [first * 3600]).rowcount
             for statement in rollup.FORGET:
                 db.execute(statement, {"first": first})
+            db.execute("DELETE FROM texts WHERE at < ?", [first * 3600])
             db.execute("DELETE FROM scores WHERE at < ? AND id NOT IN (SELECT id FROM calls)", [first * 3600])
         return gone
 

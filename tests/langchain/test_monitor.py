@@ -113,6 +113,7 @@ def test_a_call_is_kept_with_what_it_cost_and_saved(handler: CostCallbackHandler
         saved=Saved(router=Decimal(27)),
         latency=2.0,
         tags=("shop",),
+        request=record.request,
     )
 
 
@@ -487,9 +488,11 @@ def test_a_price_that_raises_never_reaches_the_call(caplog: pytest.LogCaptureFix
 
     assert texts == ["yes", "yes"]
     assert (handler.summary().unpriced, handler.failures) == (2, 2)
-    assert [r.getMessage() for r in caplog.records] == [
-        "The cost monitor failed at 'price'; from here on, this is only counted"
-    ]
+    (warning,) = [r.getMessage() for r in caplog.records]
+    assert warning.startswith(
+        "The cost monitor failed at 'price' (ZeroDivisionError); from here on, this is only counted"
+    )
+    assert "in failing_price" in warning
 
 
 def test_a_hit_is_free_even_if_the_price_raises() -> None:

@@ -32,24 +32,35 @@ def results() -> tuple[Result, Result]:
     return played(langchain_costopt.demo), played(llamaindex_costopt.demo)
 
 
-def _told(records: Sequence[CallRecord]) -> list[dict[str, Any]]:
-    """Say all of *records* but what is minted or measured anew, and LangChain's own tags: a replaced draft is named by its place."""
+def _told(records: Sequence[CallRecord], seen: dict[str | None, int]) -> list[dict[str, Any]]:
+    """Say all of *records* but what is minted or measured anew, and LangChain's own tags.
+
+    A replaced draft is named by its place, and a request by when it was first *seen*: hosts and ledgers hash it differently.
+    """
     places = {record.id: place for place, record in enumerate(records)}
     own = {"id": None, "at": None, "latency": None, "tags": None}
-    return [{**asdict(record), **own, "replaces": places.get(record.replaces or "")} for record in records]
+    return [
+        {
+            **asdict(record),
+            **own,
+            "replaces": places.get(record.replaces or ""),
+            "request": record.request and seen.setdefault(record.request, len(seen)),
+        }
+        for record in records
+    ]
 
 
 def _differences(one: Sequence[Served], other: Sequence[Served]) -> list[tuple[str, Any, Any]]:
-    found = []
+    found, seen, seen_there = [], dict[str | None, int](), dict[str | None, int]()
     for a, b in zip(one, other, strict=True):
         assert len(a.records) == len(b.records), a.request.id
-        for x, y in zip(_told(a.records), _told(b.records), strict=True):
+        for x, y in zip(_told(a.records, seen), _told(b.records, seen_there), strict=True):
             found += [(name, x[name], y[name]) for name in x if x[name] != y[name]]
     return found
 
 
 def test_each_request_has_the_same_decision_and_records(results: tuple[Result, Result]) -> None:
-    """Over the demo's log, tier, reason, model, tokens, cost, savings, hit, endpoint and tenant of every call are the same in both hosts."""
+    """Over the demo's log, tier, reason, model, tokens, cost, savings, hit, endpoint, tenant and repetition of every call are the same in both hosts."""
     langchain, llamaindex = results
     # OpenAI's client raises when an answer with a schema was cut off, LlamaIndex's own integration returns it: for both it is a
     # rejected draft of the same cost, and only LangChain's record has the name of an error, and so no savings of its own.
@@ -61,6 +72,7 @@ def test_each_request_has_the_same_decision_and_records(results: tuple[Result, R
     assert [d[1:] for d in refused if d[0] == "error"] == [("LengthFinishReasonError", None)]
     assert len(refused) == 2
     assert {(r.endpoint, r.tenant) for s in langchain.after for r in s.records} == {("POST /ask", "acme")}
+    assert len({r.request for s in langchain.before for r in s.records}) < len(langchain.before)  # some are repeated
     assert any(r.cache == "semantic" for s in langchain.after for r in s.records)
     assert any(r.replaces for s in langchain.after for r in s.records)
 
