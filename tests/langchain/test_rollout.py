@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from langchain_costopt import CostCallbackHandler, RouterChatModel, RouterMiddleware, SemanticCache, endpoint
 from llm_costopt.cli import app
+from llm_costopt.monitor.ab import compare
 from llm_costopt.monitor.observing import would_be
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.presets import ROUTER
@@ -152,8 +153,20 @@ def test_the_monitor_goes_on_while_all_is_off(monkeypatch: pytest.MonkeyPatch) -
     RouterChatModel(cheap=cheap(SURE), strong=strong(BEST)).invoke(SIMPLE, {"callbacks": [handler]})
     [record] = handler.ledger.records()
 
-    assert (record.model, record.tier, record.why) == ("strong", "strong", "the router is switched off")
+    assert (record.model, record.tier, record.why) == ("strong", "strong", "off: the router is not asked")
     assert record.cost
+
+
+def test_what_was_observed_is_what_routed_requests_are_compared_with() -> None:
+    """Without a control arm `ab` holds routed requests against those that a router merely observed, or that came while it was off."""
+    handler = CostCallbackHandler(prices=PRICES)
+    for mode, times in (("observe", 3), ("off", 2), ("on", 4)):
+        router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST), mode=mode)
+        for _ in range(times):
+            router.invoke(SIMPLE, {"callbacks": [handler]})
+    found = compare(handler.ledger)
+
+    assert (found.routed.requests, found.control.requests) == (4, 5)
 
 
 def test_a_cache_observes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,13 @@ def test_endpoints_come_the_dearest_first_with_both_halves_of_the_time() -> None
     a, unnamed = found.endpoints
 
     assert (a.name, a.requests, a.hits, a.late_requests, a.late_hits) == ("a", 3, 1, 2, 1)
-    assert (a.calls, a.batched, a.cost_usd, a.unbatched_usd, a.saved.cache) == (2, 1, Decimal(6), Decimal(1), Decimal(3))
+    assert (a.calls, a.batched, a.cost_usd, a.unbatched_usd, a.saved.cache) == (
+        2,
+        1,
+        Decimal(6),
+        Decimal(1),
+        Decimal(3),
+    )
     assert (unnamed.name, unnamed.unpriced, unnamed.busy) == (None, 1, None)
 
 
