@@ -157,6 +157,19 @@ def test_the_monitor_goes_on_while_all_is_off(monkeypatch: pytest.MonkeyPatch) -
     assert record.cost
 
 
+@pytest.mark.parametrize(("mode", "compared"), [("observe", 1), ("off", 0)])
+def test_an_observing_router_may_compare_the_tiers(mode: Any, compared: int) -> None:
+    """With a judge the cheap model is asked beside the answer while the router observes, so that it learns; not while it is off."""
+    tiers = cheap(SURE), strong(BEST)
+    router = RouterChatModel(
+        cheap=tiers[0], strong=tiers[1], mode=mode, shadow_rate=1.0, judge=lambda *_: 1.0, prices=PRICES
+    )
+    assert router.invoke(SIMPLE).text == BEST
+    router.settled()
+
+    assert (len(tiers[0].seen), len(tiers[1].seen)) == (compared, 1)
+
+
 def test_what_was_observed_is_what_routed_requests_are_compared_with() -> None:
     """Without a control arm `ab` holds routed requests against those that a router merely observed, or that came while it was off."""
     handler = CostCallbackHandler(prices=PRICES)
