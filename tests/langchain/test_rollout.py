@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from typer.testing import CliRunner
 
 from langchain_costopt import CostCallbackHandler, RouterChatModel, RouterMiddleware, SemanticCache, endpoint
@@ -123,9 +123,10 @@ def test_failures_and_shadow_calls_are_no_observed_requests() -> None:
 
 def test_a_conversation_goes_on_where_it_would_have_been() -> None:
     """A later turn that observes takes the tier that would have answered for the one whose prompt cache is warm."""
-    router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST), mode="observe", prices=PRICES)
-    first = router.invoke(SIMPLE)
-    second = router.invoke([HumanMessage(SIMPLE), first, HumanMessage(SIMPLE)])
+    prices = Prices({"cheap": (1, 1, 1), "strong": (2, 2, "0.01")})
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST), mode="observe", prices=prices)
+    begin = [SystemMessage(600 * "Be brief. "), HumanMessage(SIMPLE)]
+    second = router.invoke([*begin, router.invoke(begin), HumanMessage(SIMPLE)])
 
     assert "prompt cache" not in mark(second)["why"]
     assert mark(second)["would"] == "cheap"
@@ -140,10 +141,11 @@ def test_the_kill_switch_passes_every_cache_by(call: Callable[..., Any], monkeyp
         call(router, SIMPLE)
         monkeypatch.setenv("LLM_COSTOPT", "off")
         call(router, SIMPLE)
-        assert len(model.seen) == 2
+        call(router, SIMPLE)
+        assert len(model.seen) == 3
         monkeypatch.delenv("LLM_COSTOPT")
         call(router, SIMPLE)
-        assert len(model.seen) == 2
+        assert len(model.seen) == 3
 
 
 def test_the_monitor_goes_on_while_all_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
