@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from llm_costopt.cli import app
 from llm_costopt.router.learned import LearnedRules
 
 
@@ -260,3 +264,19 @@ def test_a_log_is_replayed_in_the_other_host(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["after"]["hit_rate"] == pytest.approx(2 / 3)
     assert "llm-costopt demo --host llamaindex" in asked.stdout
+
+
+def _commands(group: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, command in getattr(group, "commands", {}).items():
+        yield (*path, name)
+        yield from _commands(command, *path, name)
+
+
+@pytest.mark.parametrize("command", list(_commands(get_command(app))), ids=" ".join)
+def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
+    """`--help` of each command prints its options, whatever signs stand in their texts."""
+    done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+
+    assert done.exit_code == 0
+    assert "Usage" in done.output
+    assert " ." not in done.output  # what looks like a style is swallowed
