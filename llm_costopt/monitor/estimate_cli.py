@@ -19,7 +19,9 @@ def estimate_(
     requests_per_day: Annotated[float | None, typer.Option(help="Requests a day.")] = None,
     input_tokens: Annotated[int | None, typer.Option(help="Tokens that a request reads.")] = None,
     output_tokens: Annotated[int | None, typer.Option(help="Tokens that its answer has.")] = None,
-    strong: Annotated[str | None, typer.Option(help="The model that answers everything today: gpt-4o if not given.")] = None,
+    strong: Annotated[
+        str | None, typer.Option(help="The model that answers everything today: gpt-4o if not given.")
+    ] = None,
     cheap: Annotated[str | None, typer.Option(help="The model for simple requests: gpt-4o-mini if not given.")] = None,
     prompt_cached: Annotated[
         str | None, typer.Option(help="Share of the input in the provider's prompt cache.")
@@ -30,7 +32,9 @@ def estimate_(
     escalated: Annotated[str | None, typer.Option(help="Share of the rest whose cheap draft is rejected.")] = None,
     batched: Annotated[str | None, typer.Option(help="Share of the calls that can go by batch.")] = None,
     batch_discount: Annotated[str | None, typer.Option(help="What a batch takes off, if not as listed.")] = None,
-    price: Annotated[list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHED, $ per million tokens.")] = None,
+    price: Annotated[
+        list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHED, $ per million tokens.")
+    ] = None,
     measured: Annotated[Path | None, typer.Option("--from", help="A ledger to take all of this from.")] = None,
     hours: Annotated[float | None, typer.Option(help="With --from, how far to look back.")] = None,
     document: Annotated[bool, typer.Option(help="Compute the example of the product's document.")] = False,
