@@ -18,28 +18,30 @@ from llm_costopt.demo.log import LoggedRequest
 from llm_costopt.demo.playback import Playback
 from llm_costopt.demo.result import Result, Served
 from llm_costopt.demo.run import Models, Run, Tick, played, twice
+from llm_costopt.presets import Preset
 
 
 def replay(
     rows: Sequence[LoggedRequest],
     *,
     models: Models,
-    max_error: float = 0.01,
+    preset: Preset = "balanced",
+    max_error: float | None = None,
     threshold: float | None = None,
     live: bool = False,
     tick: Tick = lambda: None,
 ) -> Result:
     """Replay *rows* twice against recorded answers, or with *live* against the real models.
 
-    *max_error* and *threshold* are the cache's; *tick* is called after each request of each run.
+    *preset* is that of cache and router, *max_error* and *threshold* are the cache's; *tick* is called after each request of each run.
     """
-    cache = SemanticCache(max_error=max_error, threshold=threshold)
+    cache = SemanticCache(preset=preset, max_error=max_error, threshold=threshold)
 
     def after() -> list[Served]:
         previous = get_llm_cache()
         set_llm_cache(cache)
         try:
-            return _Pass(rows, RouterChatModel(cheap=cheap, strong=strong), playback, tick).serve()
+            return _Pass(rows, RouterChatModel(cheap=cheap, strong=strong, preset=preset), playback, tick).serve()
         finally:
             set_llm_cache(previous)
             cache.close()

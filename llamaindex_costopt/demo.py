@@ -19,26 +19,28 @@ from llm_costopt.demo.log import LoggedRequest
 from llm_costopt.demo.playback import Playback
 from llm_costopt.demo.result import Result, Served
 from llm_costopt.demo.run import Models, Run, Tick, played, twice
+from llm_costopt.presets import Preset
 
 
 def replay(
     rows: Sequence[LoggedRequest],
     *,
     models: Models,
-    max_error: float = 0.01,
+    preset: Preset = "balanced",
+    max_error: float | None = None,
     threshold: float | None = None,
     live: bool = False,
     tick: Tick = lambda: None,
 ) -> Result:
     """Replay *rows* twice against recorded answers, or with *live* against the real models.
 
-    *max_error* and *threshold* are the cache's; *tick* is called after each request of each run.
+    *preset* is that of cache and router, *max_error* and *threshold* are the cache's; *tick* is called after each request of each run.
     """
-    cache = SemanticCache(max_error=max_error, threshold=threshold)
+    cache = SemanticCache(preset=preset, max_error=max_error, threshold=threshold)
 
     def after() -> list[Served]:
         # As LangChain's cache of the process lies below the router, so that both hosts do the same.
-        router = RouterLLM(cheap=CachedLLM(cheap, cache=cache), strong=CachedLLM(strong, cache=cache))
+        router = RouterLLM(cheap=CachedLLM(cheap, cache=cache), strong=CachedLLM(strong, cache=cache), preset=preset)
         try:
             return _Pass(rows, router, playback, tick).serve()
         finally:

@@ -46,6 +46,14 @@ class Host(StrEnum):
     llamaindex = "llamaindex"
 
 
+class Level(StrEnum):
+    """How far to go."""
+
+    conservative = "conservative"
+    balanced = "balanced"
+    aggressive = "aggressive"
+
+
 app.command()(ab)
 app.command()(rules)
 app.command()(dashboard)
@@ -65,7 +73,8 @@ def _about(context: typer.Context) -> None:
 @app.command()
 def demo(
     requests: Annotated[Path | None, typer.Option(help="A log of your own instead of the one that ships.")] = None,
-    max_error: Annotated[float, typer.Option(help="Share of the requests that the cache may answer wrongly.")] = 0.01,
+    preset: Annotated[Level, typer.Option(help="How far cache and router go.")] = Level.balanced,
+    max_error: Annotated[float | None, typer.Option(help="Share that the cache may answer wrongly.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Least similarity of a hit, instead of --max-error.")] = None,
     live: Annotated[bool, typer.Option(help="Ask the real models; needs OPENAI_API_KEY, costs money.")] = False,
     cheap: Annotated[str, typer.Option(help="The cheap model.")] = "gpt-4o-mini",
@@ -86,6 +95,7 @@ def demo(
         result = _replay_of(host)(
             rows,
             models=Models(cheap=cheap, strong=strong),
+            preset=preset.value,
             max_error=max_error,
             threshold=threshold,
             live=live,

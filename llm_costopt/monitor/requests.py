@@ -22,7 +22,8 @@ before AS (
 )
 SELECT calls.id, at, arm, tags, cache IS NOT NULL AS hit, error IS NOT NULL AS failed,
        (SELECT avg(score) FROM scores WHERE scores.id = calls.id) AS score,
-       coalesce(complexity, tier, replaces) IS NOT NULL AS routed,
+       coalesce(complexity, tier, replaces) IS NOT NULL
+           AND NOT coalesce(why GLOB 'observe: *' OR why GLOB 'off: *', 0) AS routed,
        iif(final IS NULL, calls.cost, calls.cost + before.cost) AS cost,
        iif(batch, NULL, iif(final IS NULL, calls.latency, calls.latency + before.latency)) AS latency
 FROM calls LEFT JOIN before ON final = calls.id

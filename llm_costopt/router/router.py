@@ -341,7 +341,7 @@ class Run:
 
     def _policy(self) -> Policy:
         if self.router.mode == "off":
-            return _Straight("the router is switched off")
+            return _Straight("off: the router is not asked")
         if self.arm == "control":
             return _Straight("the control arm of a comparison")
         policy = self.router.policy()

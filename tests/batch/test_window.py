@@ -680,7 +680,7 @@ def test_the_kill_switch_holds_nobody_back(
     make: Callable[..., Window], monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     """With `LLM_COSTOPT=off` whoever comes starts at once, beyond any limit, and so do those who wait; then all is as before."""
-    window = make(max_batch_size=3, max_concurrent=1)
+    window = make(max_concurrent=1)
     waiting = [window.enter() for _ in range(2)]
     assert started(waiting) == [False, False]
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from typer.testing import CliRunner
 
 from langchain_costopt import CostCallbackHandler, RouterChatModel, RouterMiddleware, SemanticCache, endpoint
 from llm_costopt.cli import app
+from llm_costopt.monitor.ab import compare
 from llm_costopt.monitor.observing import would_be
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.presets import ROUTER
@@ -122,9 +123,10 @@ def test_failures_and_shadow_calls_are_no_observed_requests() -> None:
 
 def test_a_conversation_goes_on_where_it_would_have_been() -> None:
     """A later turn that observes takes the tier that would have answered for the one whose prompt cache is warm."""
-    router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST), mode="observe", prices=PRICES)
-    first = router.invoke(SIMPLE)
-    second = router.invoke([HumanMessage(SIMPLE), first, HumanMessage(SIMPLE)])
+    prices = Prices({"cheap": (1, 1, 1), "strong": (2, 2, "0.01")})
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST), mode="observe", prices=prices)
+    begin = [SystemMessage(600 * "Be brief. "), HumanMessage(SIMPLE)]
+    second = router.invoke([*begin, router.invoke(begin), HumanMessage(SIMPLE)])
 
     assert "prompt cache" not in mark(second)["why"]
     assert mark(second)["would"] == "cheap"
@@ -139,10 +141,11 @@ def test_the_kill_switch_passes_every_cache_by(call: Callable[..., Any], monkeyp
         call(router, SIMPLE)
         monkeypatch.setenv("LLM_COSTOPT", "off")
         call(router, SIMPLE)
-        assert len(model.seen) == 2
+        call(router, SIMPLE)
+        assert len(model.seen) == 3
         monkeypatch.delenv("LLM_COSTOPT")
         call(router, SIMPLE)
-        assert len(model.seen) == 2
+        assert len(model.seen) == 3
 
 
 def test_the_monitor_goes_on_while_all_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +155,33 @@ def test_the_monitor_goes_on_while_all_is_off(monkeypatch: pytest.MonkeyPatch) -
     RouterChatModel(cheap=cheap(SURE), strong=strong(BEST)).invoke(SIMPLE, {"callbacks": [handler]})
     [record] = handler.ledger.records()
 
-    assert (record.model, record.tier, record.why) == ("strong", "strong", "the router is switched off")
+    assert (record.model, record.tier, record.why) == ("strong", "strong", "off: the router is not asked")
     assert record.cost
+
+
+@pytest.mark.parametrize(("mode", "compared"), [("observe", 1), ("off", 0)])
+def test_an_observing_router_may_compare_the_tiers(mode: Any, compared: int) -> None:
+    """With a judge the cheap model is asked beside the answer while the router observes, so that it learns; not while it is off."""
+    tiers = cheap(SURE), strong(BEST)
+    router = RouterChatModel(
+        cheap=tiers[0], strong=tiers[1], mode=mode, shadow_rate=1.0, judge=lambda *_: 1.0, prices=PRICES
+    )
+    assert router.invoke(SIMPLE).text == BEST
+    router.settled()
+
+    assert (len(tiers[0].seen), len(tiers[1].seen)) == (compared, 1)
+
+
+def test_what_was_observed_is_what_routed_requests_are_compared_with() -> None:
+    """Without a control arm `ab` holds routed requests against those that a router merely observed, or that came while it was off."""
+    handler = CostCallbackHandler(prices=PRICES)
+    for mode, times in (("observe", 3), ("off", 2), ("on", 4)):
+        router = RouterChatModel(cheap=cheap(SURE), strong=strong(BEST), mode=mode)
+        for _ in range(times):
+            router.invoke(SIMPLE, {"callbacks": [handler]})
+    found = compare(handler.ledger)
+
+    assert (found.routed.requests, found.control.requests) == (4, 5)
 
 
 def test_a_cache_observes(monkeypatch: pytest.MonkeyPatch) -> None:

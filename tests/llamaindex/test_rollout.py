@@ -60,10 +60,11 @@ def test_what_is_observed_is_in_the_ledger() -> None:
 def test_a_conversation_goes_on_where_it_would_have_been() -> None:
     """A later turn that observes takes the tier that would have answered for the one whose prompt cache is warm."""
     cheap, strong = tiers()
-    router = RouterLLM(cheap=cheap, strong=strong, mode="observe", prices=PRICES)
+    prices = Prices({"cheap": (1, 1, 1), "strong": (2, 2, "0.01")})
+    router = RouterLLM(cheap=cheap, strong=strong, mode="observe", prices=prices)
     asked = ChatMessage(role="user", content=SIMPLE)
-    first = router.chat([asked])
-    second = router.decision(router.chat([asked, first.message, asked]))
+    begin = [ChatMessage(role="system", content=600 * "Be brief. "), asked]
+    second = router.decision(router.chat([*begin, router.chat(begin).message, asked]))
 
     assert "prompt cache" not in second.why
     assert second.would == "cheap"

@@ -97,7 +97,7 @@ def test_a_router_that_is_off_asks_the_strongest_straight(text: str) -> None:
     decision = run.decision(outcome)
 
     assert asked == [1]
-    assert (decision.why, decision.would, decision.arm) == ("the router is switched off", None, None)
+    assert (decision.why, decision.would, decision.arm) == ("off: the router is not asked", None, None)
     assert "would" not in decision.to_dict()
 
 

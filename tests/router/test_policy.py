@@ -56,6 +56,14 @@ def test_the_rules_while_nothing_is_known(text: str, tier: int, final: bool, lev
     assert (step.tier, step.final, step.level, step.right) == (tier, final, level, None)
 
 
+def test_without_a_cascade_nothing_is_drafted_for_a_target_either() -> None:
+    """Where outcomes would let the cheap tier draft, `cascade="never"` has a tier answer at once."""
+    policy = by_gain(0.1, drafts=True)
+
+    assert not policy.start(situation(MEDIUM)).final
+    assert policy.start(situation(MEDIUM, cascade="never")).final
+
+
 def test_a_draft_is_kept_from_the_threshold_on() -> None:
     """While nothing is known the rule's score is held against the threshold, and what is flawed never passes."""
     s = situation(MEDIUM)
