@@ -165,9 +165,9 @@ def fidelity(found: list[list[float]], folder: Path, size: int) -> dict[str, Any
 def _matched(want: Any, got: list[float]) -> list[bool]:
     left, hits = sorted(got), []
     for similarity in want:
-        match = next((g for g in left if abs(g - similarity) < FINE), None)
-        hits.append(match is not None)
-        if match is not None:
+        match = min(left, key=lambda g: abs(g - similarity), default=None)
+        hits.append(match is not None and abs(match - similarity) < FINE)
+        if match is not None and hits[-1]:
             left.remove(match)
     return hits
 
