@@ -3,6 +3,9 @@
 import re
 from dataclasses import dataclass
 
+_NOT_ROUTED = ("observe: ", "off: ")
+"""What the reasons begin with where the router merely observed, or was switched off."""
+
 _SAID = re.compile(r"^observe: (?P<tier>.+?) would (?P<does>answer|draft)(?: at (?P<share>[\d.]+) of the cost)?; ")
 
 
@@ -31,3 +34,8 @@ def read(why: str | None) -> Observed | None:
         return None
     share = found["share"]
     return Observed(tier=found["tier"], drafts=found["does"] == "draft", share=None if share is None else float(share))
+
+
+def has_routed(why: str | None) -> bool:
+    """Tell whether a router that gave these reasons acted by them."""
+    return not (why or "").startswith(_NOT_ROUTED)

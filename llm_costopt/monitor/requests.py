@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from llm_costopt.monitor.rollup import ROUTED
 from llm_costopt.monitor.summary import units
 from llm_costopt.types import Arm
 
-_REQUESTS = """
+_REQUESTS = f"""
 WITH RECURSIVE drafts (final, id) AS (
     SELECT id, replaces FROM calls WHERE at >= :since AND replaces IS NOT NULL AND NOT rejected AND NOT shadow
     UNION
@@ -22,8 +23,7 @@ before AS (
 )
 SELECT calls.id, at, arm, tags, cache IS NOT NULL AS hit, error IS NOT NULL AS failed,
        (SELECT avg(score) FROM scores WHERE scores.id = calls.id) AS score,
-       coalesce(complexity, tier, replaces) IS NOT NULL
-           AND NOT coalesce(why GLOB 'observe: *' OR why GLOB 'off: *', 0) AS routed,
+       {ROUTED} AS routed,
        iif(final IS NULL, calls.cost, calls.cost + before.cost) AS cost,
        iif(batch, NULL, iif(final IS NULL, calls.latency, calls.latency + before.latency)) AS latency
 FROM calls LEFT JOIN before ON final = calls.id

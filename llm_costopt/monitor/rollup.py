@@ -5,6 +5,11 @@ So a summary of a million calls reads a few thousand rows, is exact whoever writ
 
 import math
 
+ROUTED = (
+    "coalesce(complexity, tier, replaces) IS NOT NULL AND NOT coalesce(why GLOB 'observe: *' OR why GLOB 'off: *', 0)"
+)
+"""Whether a router decided who answers a call, and neither observed only nor was switched off."""
+
 COUNTS = {
     "requests": "is_request",
     "priced": "is_request AND cost IS NOT NULL",
@@ -13,7 +18,7 @@ COUNTS = {
     "errors": "error IS NOT NULL",
     "exact": "is_request AND cache IS 'exact'",
     "semantic": "is_request AND cache IS 'semantic'",
-    "routed": "is_request AND coalesce(complexity, replaces) IS NOT NULL",
+    "routed": f"is_request AND {ROUTED}",
     "escalated": "is_request AND replaces IS NOT NULL",
     "timed": "is_request AND NOT batch AND latency IS NOT NULL",
     "micros": "iif(shadow OR batch OR latency IS NULL, 0, CAST(round(latency * 1e6) AS INTEGER))",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Literal
 
+from llm_costopt.observed import has_routed
 from llm_costopt.recent import Recent
 from llm_costopt.types import CallRecord, Saved
 
@@ -21,9 +22,9 @@ class News:
     """What one record adds to totals."""
 
     begins: bool
-    """Whether it is the first call, or the hit, of a request; shadow calls and escalations begin none."""
+    """Whether it is the first call, or the hit, of a request; shadow calls, escalations and calls that fell back begin none."""
     routed: bool
-    """Whether it begins a request for which a router decided."""
+    """Whether it begins a request for which a router decided, and did not merely observe."""
     escalates: bool
     """Whether it replaces a rejected draft."""
     unpriced: bool
@@ -61,10 +62,11 @@ class Stream:
             self._calls.put(record.id, _Call(about=about, cost=record.cost, saved=saved))
             escalates = record.replaces is not None and not record.shadow
             taken_back = self._reject(record.replaces) if record.replaces and escalates else {}
-        begins = not (record.shadow or escalates)
+        is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
+        begins = not (record.shadow or escalates or is_spared)
         return News(
             begins=begins,
-            routed=begins and (record.complexity or record.tier) is not None,
+            routed=begins and (record.complexity or record.tier) is not None and has_routed(record.why),
             escalates=escalates,
             unpriced=record.cost is None and record.error is None,
             saved={cause: saved.get(cause, Decimal(0)) + taken_back.get(cause, 0) for cause in {**saved, **taken_back}},

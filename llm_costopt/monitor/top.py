@@ -87,15 +87,24 @@ def _keys() -> Iterator[Wait]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
+_TURN = 0.2
+"""Seconds that an interrupt may go unnoticed."""
+
+
 def _sleep(interval: float) -> bool:
     time.sleep(interval)
     return True
 
 
 def _no_q(interval: float) -> bool:
-    ready, _, _ = select.select([sys.stdin], [], [], interval)
-    # Past the buffer of `sys.stdin`, in which a second key would wait unseen.
-    return not (ready and {b"q", b"Q"} & {bytes([key]) for key in os.read(sys.stdin.fileno(), 64)})
+    end = time.monotonic() + interval
+    while (left := end - time.monotonic()) > 0:
+        # In short turns: an interrupt that comes just before `select` is noticed only after it.
+        ready, _, _ = select.select([sys.stdin], [], [], min(left, _TURN))
+        # Past the buffer of `sys.stdin`, in which a second key would wait unseen.
+        if ready and ((keys := os.read(sys.stdin.fileno(), 64)) == b"" or b"q" in keys.lower()):
+            return False  # empty: the terminal is gone
+    return True
 
 
 def frame(ledger: Ledger, *, hours: float, name: str) -> RenderableType:

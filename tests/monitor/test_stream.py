@@ -30,7 +30,9 @@ HIT = call("hit", cache="exact", cost=Decimal(0), saved=Saved(cache=Decimal(4)))
 FAILED = call("failed", error="TimeoutError", cost=None, saved=None)
 CACHED = call("cached", saved=Saved(prompt_cache=Decimal(7)))
 UNPRICED = call("unpriced", cost=None, saved=None)
-SCRIPT = [DRAFT, STRONG, SHADOW, HIT, CACHED, FAILED, UNPRICED]
+SPARED = call("spared", error="RateLimitError", spare=True, cost=None, saved=None, complexity="simple", tier="cheap")
+OBSERVED = call("observed", complexity="simple", tier="strong", why="observe: cheap would answer; short", saved=Saved())
+SCRIPT = [DRAFT, STRONG, SHADOW, HIT, CACHED, FAILED, UNPRICED, SPARED, OBSERVED]
 
 
 @given(st.permutations([*SCRIPT, DRAFT, STRONG]))
@@ -48,7 +50,7 @@ def test_the_sums_are_those_of_the_ledger(records: list[CallRecord]) -> None:
                 saved[cause] += amount  # type: ignore[assignment]  # a Counter adds up whatever is a number
         summary = ledger.summary()
 
-    assert counts["requests"] == summary.requests == 5
+    assert counts["requests"] == summary.requests == 6
     assert counts["escalated"] / counts["routed"] == summary.escalation_rate == 1.0
     assert counts["unpriced"] == summary.unpriced == 1
     assert {f.name: saved[f.name] for f in fields(Saved)} == {
