@@ -49,7 +49,7 @@ class Workload:
 
 
 def measured(ledger: Ledger, *, since: float | None = None, strong: str | None = None) -> Workload:
-    """Read a workload off *ledger*; every call is read, some 30 s for a million.
+    """Read a workload off *ledger*; every call is read.
 
     Args:
         ledger: where calls are kept.
