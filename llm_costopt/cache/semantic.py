@@ -262,8 +262,10 @@ class SemanticCache:
 
         Raises whatever the store or the embedder raises.
         """
-        key = self._key(question)
+        key, mode = self._key(question), self._chosen.now().mode
         kind = self._kind(key)
+        if mode == "off":
+            return Explanation(text=key.text, kind=kind, decision="a miss: the cache is switched off", judgement=None)
         entry = self._store.get(key.exact)
         judgement = None
         if entry is not None and (entry.expires_at is None or self._clock() < entry.expires_at):
@@ -280,6 +282,8 @@ class SemanticCache:
             around = self._near(key, vector)
             judgement = self._policies.here().judge(key.text, around.neighbours, around.entries)
             says = decision(judgement)
+        if mode == "observe":
+            says = f"a miss, since the cache merely observes; else {says}"
         return Explanation(text=key.text, kind=kind, decision=says, judgement=judgement)
 
     def feedback(self, about: str | Question, *, ok: bool) -> bool:

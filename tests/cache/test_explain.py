@@ -52,6 +52,23 @@ def test_each_decision_has_its_reason(cache: SemanticCache, question: Question, 
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("off", "a miss: the cache is switched off"),
+        ("observe", "a miss, since the cache merely observes; else an exact hit"),
+    ],
+)
+def test_a_cache_that_does_not_serve_says_so(monkeypatch: pytest.MonkeyPatch, mode: str, said: str) -> None:
+    """By its own mode or by the kill switch, the decision is a miss, and observing still tells what it would be."""
+    cache = SemanticCache()
+    cache.save(ask(RICE), GOOD, "rice")
+    monkeypatch.setenv("LLM_COSTOPT", mode)
+
+    assert cache.explain(ask(RICE)).decision.startswith(said)
+    assert cache.find(ask(RICE)) is None
+
+
 def test_candidates_and_evidence_are_shown(cache: SemanticCache) -> None:
     """Each candidate stands there with its similarity, its answer and the guards against it; all of it is JSON."""
     explained = cache.explain(ask("How do I cook 5 cups of rice?"))
