@@ -3,8 +3,11 @@
 import re
 from dataclasses import dataclass
 
-_NOT_ROUTED = ("observe: ", "off: ")
+NOT_ROUTED = ("observe: ", "off: ")
 """What the reasons begin with where the router merely observed, or was switched off."""
+
+SWITCHED_OFF = "off: the router is not asked"
+"""The reason of a router that is."""
 
 _SAID = re.compile(r"^observe: (?P<tier>.+?) would (?P<does>answer|draft)(?: at (?P<share>[\d.]+) of the cost)?; ")
 
@@ -38,4 +41,4 @@ def read(why: str | None) -> Observed | None:
 
 def has_routed(why: str | None) -> bool:
     """Tell whether a router that gave these reasons acted by them."""
-    return not (why or "").startswith(_NOT_ROUTED)
+    return not (why or "").startswith(NOT_ROUTED)

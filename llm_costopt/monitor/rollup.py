@@ -5,9 +5,11 @@ So a summary of a million calls reads a few thousand rows, is exact whoever writ
 
 import math
 
-ROUTED = (
-    "coalesce(complexity, tier, replaces) IS NOT NULL AND NOT coalesce(why GLOB 'observe: *' OR why GLOB 'off: *', 0)"
-)
+from llm_costopt.observed import NOT_ROUTED
+
+_UNROUTED = " OR ".join(f"why GLOB '{begins}*'" for begins in NOT_ROUTED)
+
+ROUTED = f"coalesce(complexity, tier, replaces) IS NOT NULL AND NOT coalesce({_UNROUTED}, 0)"
 """Whether a router decided who answers a call, and neither observed only nor was switched off."""
 
 COUNTS = {

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from llm_costopt.errors import BudgetExceededError
-from llm_costopt.observed import Observed, say
+from llm_costopt.observed import SWITCHED_OFF, Observed, say
 from llm_costopt.recent import Recent
 from llm_costopt.router.capability import lacks, needs_of, unsaid
 from llm_costopt.router.cascade import Attempt, Call, Outcome, Reply, cascade
@@ -341,7 +341,7 @@ class Run:
 
     def _policy(self) -> Policy:
         if self.router.mode == "off":
-            return _Straight("off: the router is not asked")
+            return _Straight(SWITCHED_OFF)
         if self.arm == "control":
             return _Straight("the control arm of a comparison")
         policy = self.router.policy()
