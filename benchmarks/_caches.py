@@ -52,7 +52,7 @@ class Cache:
 
 
 class CountingEmbedder:
-    """The bundled embedder, which counts how often it is asked."""
+    """The bundled embedder, which counts how often it is asked; its vectors are of any length, as those of an embedder are."""
 
     name = WordLlamaEmbedder.name
 
@@ -61,9 +61,13 @@ class CountingEmbedder:
         self.calls = 0
 
     def embed(self, text: str) -> Vector:
-        """Embed *text*, to a unit vector."""
+        """Embed *text*."""
         self.calls += 1
-        vector = unit(self._embedder.embed(text))
+        return self._embedder.embed(text)
+
+    def embed_unit(self, text: str) -> Vector:
+        """Embed *text* for a cache that does not scale vectors itself."""
+        vector = unit(self.embed(text))
         assert vector is not None
         return vector
 
@@ -73,7 +77,7 @@ class _LangChainEmbeddings(Embeddings):
         self._embedder = embedder
 
     def embed_query(self, text: str) -> list[float]:
-        return self._embedder.embed(text).tolist()
+        return self._embedder.embed_unit(text).tolist()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [self.embed_query(text) for text in texts]
@@ -181,7 +185,7 @@ class RedisVL(Cache):
         from redisvl.extensions.cache.llm import SemanticCache as RedisCache
         from redisvl.utils.vectorize import CustomVectorizer
 
-        vectorizer = CustomVectorizer(embed=lambda text: embedder.embed(text).tolist())
+        vectorizer = CustomVectorizer(embed=lambda text: embedder.embed_unit(text).tolist())
         self._cache = RedisCache("bench-redisvl", 1 - COSINE, vectorizer=vectorizer, redis_url=redis)
 
     def fill(self, entries: Sequence[tuple[str, str]]) -> None:
@@ -221,7 +225,7 @@ class GPTCache(Cache):
         self._get, self._adapt, self._cache = get, adapt, Peer()
         self._cache.init(
             pre_embedding_func=get_prompt,
-            embedding_func=lambda text, **_: embedder.embed(text),
+            embedding_func=lambda text, **_: embedder.embed_unit(text),
             data_manager=manager_factory(
                 "sqlite,faiss",
                 data_dir=str(folder),

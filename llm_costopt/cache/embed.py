@@ -56,8 +56,9 @@ class WordLlamaEmbedder:
         for word in [folded] if _MARKS.search(folded) else folded.split():
             ids += _known(word) if len(word) <= _SHORT else _tokens(word)
         # The model's own `embed` makes a batch of one: the same numbers in twice the time.
-        vector: Vector = _model().embedding.take(ids, axis=0, mode="clip").sum(axis=0) / max(1, len(ids))
-        return vector
+        rows: Rows = _model().embedding.take(ids, axis=0, mode="clip")
+        total: Vector = np.add.reduce(rows, axis=0)
+        return total / np.float32(max(1, len(ids)))
 
 
 def _tokens(text: str) -> list[int]:

@@ -10,7 +10,7 @@ from llm_costopt.cache.embed import Rows, Vector
 from llm_costopt.cache.fixed import Fixed, cosines, fixed, floating
 from llm_costopt.cache.sketch import FAR, Sketch, candidates, mean_of
 
-EXACT_BELOW = 8000
+EXACT_BELOW = 4096
 """Rows of a scope up to which an exact product is no slower than a sketch."""
 
 SKETCHED_FROM = 64
@@ -32,6 +32,9 @@ STEP = 64
 
 SKETCHED_AGAIN = 512
 """Rows of a chunk that have a mean of their own; from there on it is sketched again at each doubling."""
+
+SORTED = 400
+"""Similarities up to which to sort all is quicker than to part the best from the rest first."""
 
 _GONE = -2.0
 
@@ -118,7 +121,8 @@ class MemoryIndex:
             ids, similarity = _picked(snapshot, vector, wanted)
         else:
             ids, similarity = _all(snapshot, vector)
-        similarity[ids == 0] = _GONE
+        if snapshot.removed:
+            similarity[ids == 0] = _GONE
         best = _top(similarity, count)
         return [(n, s) for n, s in zip(ids[best].tolist(), similarity[best].tolist(), strict=True) if n]
 
@@ -252,20 +256,21 @@ def _all(snapshot: _Snapshot, vector: Vector) -> tuple[_Ids, Vector]:
 def _picked(snapshot: _Snapshot, vector: Vector, count: int) -> tuple[_Ids, Vector]:
     used, tail = snapshot.used(), snapshot.rows % STEP
     sketches = [(chunk.sketch, rows - rows % STEP) for chunk, rows in used if chunk.sketch]
-    picked = np.concatenate([candidates(sketches, vector, count), np.arange(snapshot.rows - tail, snapshot.rows)])
-    bounds = picked.searchsorted([CHUNK * n for n in range(len(used) + 1)])
+    picked = candidates(sketches, vector, count, beyond=tail)
     rows = np.empty((picked.size, vector.size), dtype=np.int16)
     ids = np.empty(picked.size, dtype=np.int64)
-    for n, (chunk, _) in enumerate(used):
-        part = slice(bounds[n], bounds[n + 1])
-        here = picked[part] - CHUNK * n
-        chunk.rows.take(here, axis=0, out=rows[part], mode="clip")
-        chunk.ids.take(here, out=ids[part], mode="clip")
+    start = 0
+    for n, (chunk, _) in enumerate(used, 1):
+        end = picked.size if n == len(used) else int(picked.searchsorted(CHUNK * n))
+        here = picked[start:end] - CHUNK * (n - 1)
+        chunk.rows.take(here, axis=0, out=rows[start:end], mode="clip")
+        chunk.ids.take(here, out=ids[start:end], mode="clip")
+        start = end
     return ids, cosines(rows, vector)
 
 
 def _top(similarity: Vector, count: int) -> NDArray[np.intp]:
-    if count < similarity.size:
+    if count < similarity.size > SORTED:
         best = np.argpartition(-similarity, count - 1)[:count]
         return best[np.argsort(-similarity[best])]
-    return np.argsort(-similarity)
+    return np.argsort(-similarity)[:count]

@@ -6,7 +6,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.index import MemoryIndex, VectorIndex
@@ -91,7 +90,7 @@ class LocalStore:
             self._facts[number] = (entry.text, entry.says, packed, entry.expires_at)
             self._index.add(number, entry.scope, vector)
         self._make_room(entry.stored_at)
-        return replace(entry, id=str(number))
+        return entry._replace(id=str(number))
 
     def touch(self, entry: Entry, now: float) -> None:
         """Note that *entry* was used; what is not yet written is forgotten by a process that is killed."""

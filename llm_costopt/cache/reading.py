@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache, reduce
 from itertools import pairwise
 from operator import or_
@@ -22,16 +22,17 @@ _WIDTH = -(-BITS // 8)
 
 _WORD = re.compile(r"[^\W_]+")
 _SHOUTED = re.compile(r"\b[A-Z]{2,}\b")
-_NUMBER = re.compile(r"[$€£¥]?\s?\d[\d,]*(?:\.\d+)?\s?%?")
-_DIGIT = re.compile(r"\d")
+_NUMERAL = re.compile(r"[$€£¥]?\s?\d[\d,]*(?:\.\d+)?\s?%?")
 _SIGNS = re.compile(r"[\d#+*=<>@&|\\/_^~.:]")
 _IDENTIFIER = re.compile(r"\d[^\W\d]|[^\W\d]\d|[#+*=<>@&|\\/_^~]|\w[.:]\w|\w-\d|\d-\w")
 _DEGREES = re.compile(r"°\s?([cf])\b")
 # Not at the start of the text or of a sentence, and not "I".
 _NAME = re.compile(r"(?<=[^.?!:\s]\s)[A-Z][^\W_]+")
-_CODE_SIGNS = re.compile(r"[(\[{>:]|-[a-z]|[a-z][A-Z]")
 _CODE = re.compile(r"\w+\(\)|(?<!\w)--?[a-z][\w-]*|::|->|=>|\[\]|\{\}|\b[a-z]+[A-Z]\w*|\b(?:[A-Z][a-z]+){2,}\b")
 _ANY = re.compile(r"\w")
+_ODD = re.compile(r"[^A-Za-z ?!,]")
+"""What a text without numbers, identifiers, code and quotes has none of; words alone tell the rest."""
+_CAMEL = re.compile("[a-z][A-Z]")
 
 
 class Reading(NamedTuple):  # which is made in a fifth of the time of a frozen dataclass
@@ -83,24 +84,26 @@ class Sketch(NamedTuple):
 @lru_cache(maxsize=4096)  # some 3 kB each
 def read(text: str) -> Reading:
     """Take *text* apart."""
-    folded, words, there, plain, bare, content = _split(text)
-    kind = _kind(plain, bare)
+    folded, words, plain, bare, content, signs = _split(text)
+    there = frozenset(words) if signs else _NOTHING
+    odd = _ODD.search(text) is not None
+    kind = _kind(plain, bare, signs)
     return Reading(
         words=words,
         content=content,
         meaning=frozenset(content),
-        opposable=there & v.OPPOSABLE,
-        numbers=_numbers(text, words, there),
-        identifiers=_identifiers(text),
-        dates=_NONE if there.isdisjoint(v.DATE_SIGNS) else _dates(words),
-        units=_units(folded, there),
-        languages=there & v.LANGUAGES,
+        opposable=there & v.OPPOSABLE if signs & _OPPOSABLE else _NOTHING,
+        numbers=_numbers(text, words) if odd or signs & _NUMBER else _NONE,
+        identifiers=_identifiers(text) if odd else _NONE,
+        dates=_dates(words) if signs & _DATE else _NONE,
+        units=_units(folded, there) if odd or signs & _UNIT else _NOTHING,
+        languages=there & v.LANGUAGES if signs & _LANGUAGE else _NOTHING,
         names=_names(text),
-        code=_code(text),
-        negations=0 if there.isdisjoint(v.NEGATION_SIGNS) and "kein" not in folded else len(v.NEGATION.findall(text)),
-        quotes=_quotes(text),
+        code=tuple(sorted(_CODE.findall(text))) if odd or _CAMEL.search(text) else (),
+        negations=len(v.NEGATION.findall(text)) if signs & _NEGATION or "kein" in folded else 0,
+        quotes=_quotes(text) if odd else (),
         kind=kind,
-        persons=_persons(there, kind[0]),
+        persons=_persons(there, kind[0]) if signs & _PERSON else _NOTHING,
     )
 
 
@@ -137,26 +140,56 @@ def places(words: bytes) -> frozenset[int]:
 class _Parts(NamedTuple):
     folded: str
     words: tuple[str, ...]
-    there: frozenset[str]
     plain: str
     """Folded, without what is only polite."""
     bare: tuple[str, ...]
     """The words of that."""
     content: tuple[str, ...]
+    signs: int
+    """What its words are signs of, together."""
+
+
+class _Word(NamedTuple):
+    stem: str
+    """Itself without its ending; empty if it carries no meaning."""
+    signs: int
+    """Those of `_SIGNS_OF` that it is among, one bit for each: one look at a word instead of one in every list."""
+
+
+_NUMBER, _DATE, _UNIT, _LANGUAGE, _NEGATION, _OPPOSABLE, _PERSON, _POLITE, _PAST, _FUTURE = (1 << n for n in range(10))
+
+_SIGNS_OF: Mapping[int, Collection[str]] = {
+    _NUMBER: v.NUMBER_WORDS,
+    _DATE: v.DATE_SIGNS,
+    _UNIT: v.UNITS,
+    _LANGUAGE: v.LANGUAGES,
+    _NEGATION: v.NEGATION_SIGNS,
+    _OPPOSABLE: v.OPPOSABLE,
+    _PERSON: v.PERSONS,
+    _POLITE: v.POLITE_SIGNS,
+    _PAST: v.PAST,
+    _FUTURE: v.FUTURE_SIGNS,
+}
+
+
+@lru_cache(maxsize=16384)
+def _word(word: str) -> _Word:
+    signs = sum(sign for sign, words in _SIGNS_OF.items() if word in words)
+    return _Word(stem="" if word in v.EMPTY else _stem(word), signs=signs)
 
 
 @lru_cache(maxsize=64)  # what is asked is both read and sketched
 def _split(text: str) -> _Parts:
-    folded = text.casefold()
-    words = tuple(_WORD.findall(folded))
-    there = frozenset(words)
-    plain = folded if there.isdisjoint(v.POLITE_SIGNS) else v.POLITE.sub(" ", text).casefold()
-    bare = words if plain is folded else tuple(_WORD.findall(plain))
-    return _Parts(folded, words, there, plain, bare, _content(text, bare))
-
-
-def _content(text: str, bare: tuple[str, ...]) -> tuple[str, ...]:
-    return (*[_stem(w) for w in bare if w not in v.EMPTY], *_shouted(text))
+    plain = folded = text.casefold()
+    bare = words = tuple(_WORD.findall(folded))
+    known = [_word(word) for word in words]
+    signs = reduce(or_, [word.signs for word in known], 0)
+    if signs & _POLITE:
+        plain = v.POLITE.sub(" ", text).casefold()
+        bare = tuple(_WORD.findall(plain))
+        known = [_word(word) for word in bare]
+    content = (*[word.stem for word in known if word.stem], *_shouted(text))
+    return _Parts(folded, words, plain, bare, content, signs)
 
 
 def _bits(parts: Iterable[str]) -> int:
@@ -193,6 +226,7 @@ def _counted(parts: Iterable[str]) -> Mapping[str, int]:
 
 
 _NONE: Mapping[str, int] = {}
+_NOTHING: frozenset[str] = frozenset()
 
 
 def _shouted(text: str) -> tuple[str, ...]:
@@ -202,7 +236,6 @@ def _shouted(text: str) -> tuple[str, ...]:
     return tuple(w for w in _SHOUTED.findall(text) if w.casefold() in v.EMPTY)
 
 
-@lru_cache(maxsize=16384)
 def _stem(word: str) -> str:
     for suffix, instead in (("ies", "y"), ("ing", ""), ("es", ""), ("ed", ""), ("e", ""), ("s", "")):
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
@@ -210,12 +243,10 @@ def _stem(word: str) -> str:
     return word
 
 
-def _numbers(text: str, words: tuple[str, ...], there: frozenset[str]) -> Mapping[str, int]:
-    found = _NUMBER.findall(text) if _DIGIT.search(text) else []
+def _numbers(text: str, words: tuple[str, ...]) -> Mapping[str, int]:
     # In words only from two up: "one" is as often a pronoun.
-    if not there.isdisjoint(v.NUMBER_WORDS):
-        found += [v.NUMBER_WORDS[w] for w in words if w in v.NUMBER_WORDS and w != "one"]
-    return _counted(n.replace(",", "").replace(" ", "") for n in found) if found else _NONE
+    spelled = [v.NUMBER_WORDS[w] for w in words if w in v.NUMBER_WORDS and w != "one"]
+    return _counted(n.replace(",", "").replace(" ", "") for n in _NUMERAL.findall(text) + spelled)
 
 
 def _identifiers(text: str) -> Mapping[str, int]:
@@ -241,16 +272,14 @@ def _names(text: str) -> frozenset[str]:
     return frozenset([w.casefold() for w in _NAME.findall(text)])
 
 
-def _code(text: str) -> tuple[str, ...]:
-    return tuple(sorted(_CODE.findall(text))) if _CODE_SIGNS.search(text) else ()
-
-
 def _quotes(text: str) -> tuple[str, ...]:
     return tuple("".join(groups) for groups in v.QUOTED.findall(text)) if v.QUOTE_SIGNS.search(text) else ()
 
 
-def _kind(plain: str, words: tuple[str, ...]) -> tuple[str, bool, bool]:
-    past, future = not v.PAST.isdisjoint(words), not v.FUTURE.isdisjoint(words) or "going to" in plain
+def _kind(plain: str, words: tuple[str, ...], signs: int) -> tuple[str, bool, bool]:
+    # What is only polite is neither past nor future.
+    past = bool(signs & _PAST) and not v.PAST.isdisjoint(words)
+    future = bool(signs & _FUTURE) and ("going to" in plain or not v.FUTURE.isdisjoint(words))
     for n, word in enumerate(words):
         if word in v.WH:
             measure = words[n + 1 : n + 2]

@@ -15,7 +15,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from llm_costopt.cache import hashes
@@ -111,7 +110,7 @@ class RedisStore:
     def put(self, entry: Entry, vector: Vector | None) -> Entry:
         """Store *entry*; if it cannot be indexed, only the very same request will find it."""
         self._check_open()
-        stored = replace(entry, id=entry.exact)
+        stored = entry._replace(id=entry.exact)
         values = hashes.fields(stored)
         if vector is not None:
             values |= self._search.fields(entry.scope, vector)

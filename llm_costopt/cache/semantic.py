@@ -221,7 +221,7 @@ class SemanticCache:
         hit = self._exact(key) or self._semantic(question, key, None, time.perf_counter(), now)
         if hit is None and self._may_wait(key, now) and self._flights.wait(key.exact):
             hit = self._exact(key)
-        return self._counted(key, hit, now)
+        return self._counted(question, key, hit, now)
 
     async def afind(self, question: Question, embed: Callable[[str], Awaitable[Vector]] | None = None) -> Hit | None:
         """Do as `find` does without holding up the event loop; *embed* is the host's own way to embed."""
@@ -237,7 +237,7 @@ class SemanticCache:
             hit = await asyncio.to_thread(self._semantic, question, key, vector, began, now)
         if hit is None and self._may_wait(key, now) and await self._flights.await_(key.exact):
             hit = await asyncio.to_thread(self._exact, key)
-        return self._counted(key, hit, now)
+        return self._counted(question, key, hit, now)
 
     def save(self, question: Question, answer: Answer, payload: str) -> bool:
         """Store *payload* as the answer to *question* if it is fit to be served; tell whether it was.
@@ -398,16 +398,16 @@ class SemanticCache:
         known = self._keys.get(id(question))
         if known is not None and known[0] is question and known[1] == around:
             return known[2]
-        key = key_of(question, namespace=self._namespace, tenant=around.tenant, epoch=around.epoch)
-        self._keys.put(id(question), (question, around, key))
-        return key
+        return key_of(question, namespace=self._namespace, tenant=around.tenant, epoch=around.epoch)
 
-    def _counted(self, key: Key, hit: Hit | None, now: Settings) -> Hit | None:
+    def _counted(self, question: Question, key: Key, hit: Hit | None, now: Settings) -> Hit | None:
         if hit and now.mode == "observe":
             self._observation.would(key.exact, hit.kind)
             hit = None
         if hit:
             self._served.put(key.exact, hit)
+        else:
+            self._keys.put(id(question), (question, surroundings(), key))
         self._tally.count("misses" if hit is None else f"hits_{hit.kind}")
         if hit and hit.stale:
             self._tally.count("stale")

@@ -18,6 +18,10 @@ FIRST = 2
 FIRST_OF_FEW = 4, 32_768
 """Words that are compared of up to so many rows: there a second look at some of them would take longer."""
 
+ENOUGH_OF_FEW = 1 / 64
+"""Share of so few rows that is picked, though not fewer than half of what is asked for, nor more: among 10,000 questions the
+160 nearest hold all that reach a cosine of 0.6 of the 8 true neighbours (n = 4,949), among 30,000 the 256 nearest 99.97 % (7,539)."""
+
 SECOND = 1536, 1 / 128
 """How many rows at least, and which share of them, are compared by all of their bits."""
 
@@ -82,20 +86,32 @@ def mean_of(rows: Rows | Fixed) -> Vector:
     return mean
 
 
-def candidates(sketches: Sequence[tuple[Sketch, int]], vector: Vector, count: int) -> NDArray[np.intp]:
-    """List the *count* nearest rows of *sketches*, of which so many rows are in use, numbered through, in ascending order."""
+def candidates(
+    sketches: Sequence[tuple[Sketch, int]], vector: Vector, count: int, *, beyond: int = 0
+) -> NDArray[np.intp]:
+    """List the *count* nearest rows or so, numbered through, in ascending order.
+
+    Args:
+        sketches: with the number of rows that are in use of each.
+        vector: what the rows are to be near to.
+        count: how many are wanted; of few rows from a third to twice as many are listed.
+        beyond: how many rows come after these without a sketch; all of them are listed.
+    """
     asked = [sketch.words(vector) for sketch, _ in sketches]
     ends = [0]
     for _, rows in sketches:
         ends.append(ends[-1] + rows)
     few, at_most = FIRST_OF_FEW
     first = few if ends[-1] <= at_most else FIRST
-    distance = np.empty(ends[-1], dtype=np.uint8)
+    distance = np.empty(ends[-1] + beyond, dtype=np.uint8)
+    distance[ends[-1] :] = 0
     for (sketch, _), words, start, end in zip(sketches, asked, ends, ends[1:], strict=False):
         sketch.scan(words[:first], distance[start:end])
     if asked[0].size <= first:
-        near = _nearest(distance, count, count + count // 2)
-        return _best(near, distance.take(near), count)
+        wanted = min(count, max(count // 2, int(ENOUGH_OF_FEW * distance.size)))
+        near = _nearest(distance, 3 * wanted // 4, wanted)
+        # A few more are compared in less time than it takes to choose among them.
+        return near if near.size <= 2 * count else _best(near, distance.take(near), count)
     least, share = SECOND
     near = _nearest(distance, count, max(least, 2 * count, share * distance.size))
     exact = distance.take(near).astype(np.uint16)
@@ -108,9 +124,14 @@ def candidates(sketches: Sequence[tuple[Sketch, int]], vector: Vector, count: in
 
 def _nearest(distance: NDArray[np.uint8], least: int, wanted: float) -> NDArray[np.intp]:
     """List about as many of the nearest rows as are *wanted*, in ascending order; never fewer than *least*."""
-    within = np.bincount(distance[:: max(1, distance.size // SAMPLE)]).cumsum()
-    [near] = (distance <= int(within.searchsorted(wanted / distance.size * within[-1]))).nonzero()
-    return near if near.size >= least else np.arange(distance.size)
+    sample = distance[:: max(1, distance.size // SAMPLE)].copy()
+    sample.sort(kind="stable")  # which counts such small numbers
+    radius = int(sample[min(int(wanted / distance.size * sample.size), sample.size - 1)])
+    [near] = (distance <= radius).nonzero()
+    while near.size < min(least, distance.size):
+        radius += 2
+        [near] = (distance <= radius).nonzero()
+    return near
 
 
 def _best(near: NDArray[np.intp], distance: NDArray[np.unsignedinteger], count: int) -> NDArray[np.intp]:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +88,7 @@ class Indexed(NamedTuple):
     vector: Vector
 
 
-_COLUMNS = ", ".join(field.name for field in fields(Entry))
+_COLUMNS = ", ".join(Entry._fields)
 
 
 class SQLiteStore:
@@ -232,9 +231,8 @@ class SQLiteStore:
         rows = self._db.run(f"SELECT {_COLUMNS} FROM entries WHERE {where}", value)  # noqa: S608
         if not rows:
             return None
-        found = dict(rows[0])
-        found["id"], found["tags"] = str(found["id"]), tuple(json.loads(found["tags"]))
-        return Entry(**found)
+        *columns, tags, entry = rows[0]
+        return Entry._make([*columns, tuple(json.loads(tags)), str(entry)])
 
 
 def counts_of(db: Database, namespace: str) -> dict[str, int]:

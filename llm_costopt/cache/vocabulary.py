@@ -113,6 +113,7 @@ MODALS = {
 }
 PAST = frozenset("was were did had didn wasn weren".split())
 FUTURE = frozenset("will shall won".split())
+FUTURE_SIGNS = FUTURE | {"going"}
 
 PERSONS = {
     **dict.fromkeys("my mine our ours me us".split(), "my"),

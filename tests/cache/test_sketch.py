@@ -36,9 +36,9 @@ def filled(rows: Rows, **options: int) -> MemoryIndex:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make chunks small and candidates few, so that few rows exercise all that many do."""
+    """Make chunks small and candidates few (of so few rows half of these), so that few rows exercise all that many do."""
     monkeypatch.setattr(index_module, "CHUNK", 256)
-    monkeypatch.setattr(index_module, "CANDIDATES", 64)
+    monkeypatch.setattr(index_module, "CANDIDATES", 192)
     monkeypatch.setattr(index_module, "SKETCHED_AGAIN", 32)
 
 
