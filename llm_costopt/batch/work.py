@@ -118,7 +118,10 @@ class Worker:
             if problem.reply.status >= 500:
                 log.warning("Nobody knows whether batch %s was made; it is looked for: %s", job, problem)
                 return None
-            return self._refused(job, backend, problem, file)
+            back = self._refused(job, backend, problem, file)
+            if uploaded:  # with Anthropic, nothing is
+                backend.discard(self._http(lane), lane, uploaded)
+            return back
         self._advance(job, state="running", remote=remote.id, status=remote.status)
         return None
 
@@ -198,6 +201,7 @@ class Worker:
             watch.due = now
         elif now > job.at + self._pace.settle:
             self._store.reopen(job.id)
+            self._discard(job, watch)
             watch.ended = True
         else:
             watch.wait(now, self._pace)
