@@ -6,15 +6,13 @@ import threading
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
+from llm_costopt.account import Price, account
 from llm_costopt.batch.backend import BatchBackend
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.stored import Settled
 from llm_costopt.types import CallRecord, OnRecord, Saved, Usage
 
 log = logging.getLogger(__name__)
-
-Price = Callable[..., Decimal | None]
-"""`(model, usage, *, provider=None, batch=False)` → US dollars, or None if unknown; `Prices()` is one."""
 
 _UNPAID = frozenset({"errored", "expired", "cancelled", "rejected"})
 """Outcomes that no provider charges for; of a row that is missing or lost nobody knows."""
@@ -80,14 +78,14 @@ class Records:
             saved=saved,
             batch=True,
             error=None if succeeded else row.outcome,
+            endpoint=row.endpoint,
+            tenant=row.tenant,
         )
 
     def _amounts(self, model: str, usage: Usage | None, provider: str) -> tuple[Decimal | None, Saved | None]:
-        if usage is None or self._prices is None:
+        if self._prices is None:
             return None, None
-        cost = self._prices(model, usage, provider=provider, batch=True)
-        listed = self._prices(model, usage, provider=provider, batch=False)
-        return cost, None if cost is None or listed is None else Saved(batch=listed - cost)
+        return account(self._prices, model=model, provider=provider, usage=usage, batch=True)
 
 
 def _object(body: bytes) -> Mapping[str, object]:
