@@ -67,6 +67,22 @@ async def test_a_row_is_told_once_across_a_crash(tmp_path: Path, soon: dict[str,
     assert len(ledger.records()) == 1
 
 
+async def test_a_file_in_which_nothing_can_be_noted_stops_nobody(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """Where what was told cannot be noted, callers get their rows all the same, and the failures are counted."""
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        other = sqlite3.connect(tmp_path / "jobs.db")
+        other.execute("CREATE TRIGGER full BEFORE UPDATE OF recorded ON rows BEGIN SELECT raise(FAIL, 'full'); END")
+        other.close()
+        first = await ask(queue, provider, "one")
+        again = await ask(queue, provider, "two")
+        await rest()
+
+        assert [reply.status_code for reply in first + again] == [200, 200]
+        assert queue.stats().failures > 0
+
+
 @pytest.mark.parametrize("prices", [None, lambda *_, **__: None])
 async def test_an_unknown_price_is_none(tmp_path: Path, soon: dict[str, Any], ask: Ask, prices: Any) -> None:
     """Without a price list, or without a price in it, a row's cost is unknown and counted as such."""
