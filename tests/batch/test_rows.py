@@ -1,6 +1,7 @@
 """What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -533,6 +534,27 @@ async def test_the_input_file_of_a_batch_that_was_not_made_is_deleted(
     assert reply.status_code == status
     assert provider.count("DELETE", "/v1/files/file-0") == 1
     assert "file-0" not in provider.files or fault == 400
+
+
+async def test_the_input_file_of_a_job_that_was_taken_over_is_deleted(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """Where another program takes a job over while its file is being uploaded, nobody makes a batch of that file, and it goes."""
+
+    def intercept(_method: str, path: str, nth: int) -> None:
+        if path == "/v1/files" and nth == 1:
+            other = sqlite3.connect(tmp_path / "jobs.db")
+            with other:
+                other.execute("UPDATE jobs SET owner = 'another'")
+            other.close()
+
+    with BatchQueue(tmp_path / "jobs.db", **soon) as queue, Provider(intercept=intercept) as provider:
+        (reply,) = await ask(queue, provider, "q")
+        await rest()
+
+    assert words(reply) == "re: q"
+    assert provider.paid() == {"q": 1}
+    assert provider.files.keys() == {"out-batch_0"}
 
 
 async def test_equal_requests_each_get_a_row(queue: BatchQueue, ask: Ask) -> None:
