@@ -16,7 +16,6 @@ from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER, messages_of
 from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
-from llm_costopt.cache.scope import surroundings
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
@@ -141,7 +140,7 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
 
     def _remember(self, run_id: UUID, read: Callable[[], Sequence[Message]], told: Mapping[str, Any]) -> None:
         metadata, params = told.get("metadata") or {}, told.get("invocation_params") or {}
-        serves = served(metadata, tenant=surroundings().tenant)
+        serves = served(metadata)
         messages = self.guarded("messages", read) or ()
         start = _Start(
             run=str(metadata.get("llm_costopt_call") or run_id),

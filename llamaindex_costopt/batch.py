@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import takewhile
 from typing import Any, Self
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.llms import LLM
 from pydantic import PrivateAttr
 
@@ -16,9 +17,10 @@ class BatchingLLM(Wrapper):
     """Hold calls of *llm* back until a window of them is full or old enough, then start them, never too many at once.
 
     It works from any thread and event loop, and does not change what a call costs: it lowers peaks, so that a provider's
-    rate limit is not hit. The age of the oldest call releases a window however few it holds, so that the host's
-    `num_workers=4` cannot wait for a fifth; raise `num_workers` to fill it sooner. A stream holds its slot until it ends or is closed.
-    A blocking call in a thread that runs an event loop is counted but not held back: it would keep the others from ending.
+    rate limit is not hit. Calls of a window that have the same system prompt start next to each other, while the provider has it in
+    its cache. The age of the oldest call releases a window however few it holds, so that the host's `num_workers=4` cannot
+    wait for a fifth; raise `num_workers` to fill it sooner. A stream holds its slot until it ends or is closed. A blocking
+    call in a thread that runs an event loop is counted but not held back: it would keep the others from ending.
 
     Args:
         llm: the model, or another wrapper.
@@ -69,13 +71,13 @@ class BatchingLLM(Wrapper):
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Wait for a place, then ask."""
-        with _Place(self._window) as place:
+        with _Place(self._window, _beginning(messages)) as place:
             place.wait()
             return self.llm.chat(messages, **kwargs)
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Wait for a place, then ask."""
-        with _Place(self._window) as place:
+        with _Place(self._window, _beginning(messages)) as place:
             await place.await_()
             return await self.llm.achat(messages, **kwargs)
 
@@ -95,7 +97,7 @@ class BatchingLLM(Wrapper):
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
         """Ask, and wait for a place before the first chunk."""
-        return self._held(self.llm.stream_chat(messages, **kwargs))
+        return self._held(self.llm.stream_chat(messages, **kwargs), _beginning(messages))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
         """Ask, and wait for a place before the first chunk."""
@@ -103,19 +105,19 @@ class BatchingLLM(Wrapper):
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
         """Ask, and wait for a place before the first chunk."""
-        return self._aheld(await self.llm.astream_chat(messages, **kwargs))
+        return self._aheld(await self.llm.astream_chat(messages, **kwargs), _beginning(messages))
 
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
         """Ask, and wait for a place before the first chunk."""
         return self._aheld(await self.llm.astream_complete(prompt, formatted, **kwargs))
 
-    def _held(self, chunks: Iterator[Any]) -> Iterator[Any]:
-        with _Place(self._window) as place:
+    def _held(self, chunks: Iterator[Any], group: str = "") -> Iterator[Any]:
+        with _Place(self._window, group) as place:
             place.wait()
             yield from chunks
 
-    async def _aheld(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        with _Place(self._window) as place:
+    async def _aheld(self, chunks: AsyncIterator[Any], group: str = "") -> AsyncIterator[Any]:
+        with _Place(self._window, group) as place:
             await place.await_()
             async for chunk in chunks:
                 yield chunk
@@ -124,8 +126,9 @@ class BatchingLLM(Wrapper):
 class _Place:
     """One call's place in a window, given back however the call ends."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, group: str = "") -> None:
         self._window = window
+        self._group = group
         self._ticket: Ticket | None = None
 
     def __enter__(self) -> Self:
@@ -137,13 +140,18 @@ class _Place:
 
     def wait(self) -> None:
         """Wait in this thread; not where an event loop runs, whose calls it would keep from ending."""
-        self._ticket = self._window.enter(wait=not _has_loop())
+        self._ticket = self._window.enter(wait=not _has_loop(), group=self._group)
         self._ticket.future.result()
 
     async def await_(self) -> None:
         """Wait in this task, whichever event loop runs it."""
-        self._ticket = self._window.enter()
+        self._ticket = self._window.enter(group=self._group)
         await asyncio.wrap_future(self._ticket.future)
+
+
+def _beginning(messages: Sequence[ChatMessage]) -> str:
+    """Give what prompts of one application have in common: the system messages before all else."""
+    return "\n".join(str(m.content) for m in takewhile(lambda m: m.role == MessageRole.SYSTEM, messages))
 
 
 def _has_loop() -> bool:

@@ -28,7 +28,6 @@ from pydantic import PrivateAttr
 from llamaindex_costopt._convert import Reading, messages_of, provider_of
 from llamaindex_costopt._events import CacheHitEvent, told
 from llamaindex_costopt._tags import tags_of
-from llm_costopt.cache.scope import surroundings
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
@@ -279,7 +278,7 @@ class _Spans(NullSpanHandler):
 
 def _serves(event: BaseEvent) -> dict[str, Any]:
     """Say which endpoint and tenant of the application a call or a hit serves, as fields of its record."""
-    return served(event.tags, tenant=surroundings().tenant)
+    return served(event.tags)
 
 
 def _messages(event: _Start) -> tuple[Message, ...]:

@@ -7,6 +7,9 @@ from typing import Any
 
 _endpoint: ContextVar[str | None] = ContextVar("llm_costopt_endpoint", default=None)
 
+around_tenant: ContextVar[str] = ContextVar("llm_costopt_tenant", default="")
+"""Whose calls they are, as the innermost `cache_scope` says; empty outside of any."""
+
 
 @contextmanager
 def endpoint(name: str) -> Iterator[None]:
@@ -38,10 +41,13 @@ def current_endpoint() -> str | None:
     return _endpoint.get()
 
 
-def served(said: Mapping[str, Any], *, tenant: str = "") -> dict[str, Any]:
+def served(said: Mapping[str, Any]) -> dict[str, Any]:
     """Tell whom a call serves, as fields of its `CallRecord`.
 
-    What the host's own way *said* with the call comes first; then `endpoint`, and *tenant*, which is what `cache_scope` says.
+    What the host's own way *said* with the call comes first; then what `endpoint` and `cache_scope` say around it.
     """
     named = {name: str(said.get(name) or "") for name in ("endpoint", "tenant")}
-    return {"endpoint": named["endpoint"] or current_endpoint(), "tenant": named["tenant"] or tenant or None}
+    return {
+        "endpoint": named["endpoint"] or current_endpoint(),
+        "tenant": named["tenant"] or around_tenant.get() or None,
+    }

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llm_costopt import endpoint
+from llm_costopt import cache_scope, endpoint
 from llm_costopt.endpoints import current_endpoint, served
 
 
@@ -69,6 +69,8 @@ def test_what_is_said_with_the_call_comes_first() -> None:
     """The host's own way beats what stands around, and what is not a text becomes one; an empty one says nothing."""
     with endpoint("/around"):
         assert served({}) == {"endpoint": "/around", "tenant": None}
-        assert served({}, tenant="acme") == {"endpoint": "/around", "tenant": "acme"}
-        assert served({"endpoint": "/own", "tenant": 7}, tenant="acme") == {"endpoint": "/own", "tenant": "7"}
-        assert served({"endpoint": "", "tenant": None}, tenant="acme") == {"endpoint": "/around", "tenant": "acme"}
+        with cache_scope(tenant="acme"):
+            assert served({}) == {"endpoint": "/around", "tenant": "acme"}
+            assert served({"endpoint": "/own", "tenant": 7}) == {"endpoint": "/own", "tenant": "7"}
+            assert served({"endpoint": "", "tenant": None}) == {"endpoint": "/around", "tenant": "acme"}
+        assert served({}) == {"endpoint": "/around", "tenant": None}

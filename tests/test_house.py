@@ -15,6 +15,7 @@ PACKAGES = ("llm_costopt", "langchain_costopt", "llamaindex_costopt")
 FEATURES = ("cache", "router", "batch", "monitor")
 SHARED = (
     "types",
+    "account",
     "errors",
     "flow",
     "faults",

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from llm_costopt.account import Price
 from llm_costopt.batch.anthropic import AnthropicBatches
 from llm_costopt.batch.backend import BatchBackend, Lane
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.openai import OpenAIBatches
-from llm_costopt.batch.records import Price, Records
+from llm_costopt.batch.records import Records
 from llm_costopt.batch.stored import Job
 from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.wire import http_library

@@ -52,7 +52,13 @@ class JobStore:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self._db = Database(
-            path, what="job store", schema=tables.SCHEMA, owner=tables.OURS, version=tables.VERSION, patience=_PATIENCE
+            path,
+            what="job store",
+            schema=tables.SCHEMA,
+            owner=tables.OURS,
+            version=tables.VERSION,
+            upgrades=tables.UPGRADES,
+            patience=_PATIENCE,
         )
 
     def close(self) -> None:
@@ -77,13 +83,16 @@ class JobStore:
             db.executemany("INSERT INTO claims (run, row) VALUES (?, ?)", [(run, p.row) for p in places.values()])
             moved = [(texts[wanted[n].lane], p.row) for n, p in places.items() if p.state == "queued"]
             db.executemany("UPDATE rows SET lane = ? WHERE id = ?", moved)
+            serves = [(wanted[n].endpoint, wanted[n].tenant, p.row) for n, p in places.items()]
+            db.executemany("UPDATE rows SET endpoint = ?, tenant = ? WHERE id = ?", serves)
             last = db.execute("SELECT coalesce(max(id), 0) FROM rows").fetchone()[0]
             new = [n for n in range(len(wanted)) if n not in places]
             for row, n in enumerate(new, last + 1):
                 places[n] = Place(row=row, state="queued", job=None, size=len(wanted[n].body))
+            fresh = ((places[n].row, wanted[n]) for n in new)
             db.executemany(
-                "INSERT INTO rows (id, key, lane, body, asked, state) VALUES (?, ?, ?, ?, ?, 'queued')",
-                ((places[n].row, wanted[n].key, texts[wanted[n].lane], wanted[n].body, now) for n in new),
+                "INSERT INTO rows (id, key, lane, body, endpoint, tenant, asked, state) VALUES (?, ?, ?, ?, ?, ?, ?, 'queued')",
+                ((row, w.key, texts[w.lane], w.body, w.endpoint, w.tenant, now) for row, w in fresh),
             )
             db.execute("INSERT INTO claims (run, row) SELECT ?, id FROM rows WHERE id > ?", [run, last])
         return [places[n] for n in range(len(wanted))]
@@ -253,7 +262,8 @@ class JobStore:
     def unrecorded(self) -> list[Settled]:
         """Read some answered rows of which nobody was told."""
         query = (
-            "SELECT id, job, attempts, lane, outcome, reply FROM rows WHERE state = 'answered' AND NOT recorded LIMIT ?"
+            "SELECT id, job, attempts, lane, outcome, reply, endpoint, tenant FROM rows "
+            "WHERE state = 'answered' AND NOT recorded LIMIT ?"
         )
         return [
             Settled(
@@ -262,6 +272,8 @@ class JobStore:
                 lane=_lane(row["lane"]),
                 outcome=row["outcome"],
                 body=row["reply"] or b"",
+                endpoint=row["endpoint"],
+                tenant=row["tenant"],
             )
             for row in self._db.run(query, _CHUNK)
         ]

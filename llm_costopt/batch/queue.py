@@ -11,18 +11,20 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
+from llm_costopt.account import Price
 from llm_costopt.batch.anthropic import AnthropicBatches
 from llm_costopt.batch.backend import BatchBackend, Lane
 from llm_costopt.batch.callers import Caller, Tell
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lanes import kept_headers
 from llm_costopt.batch.openai import OpenAIBatches
-from llm_costopt.batch.records import Price, Records
+from llm_costopt.batch.records import Records
 from llm_costopt.batch.runner import OnClose, Plan, Runner
 from llm_costopt.batch.runs import watch
 from llm_costopt.batch.stored import Answered, Wanted
 from llm_costopt.batch.watch import Pace
 from llm_costopt.batch.wire import Ask, Reply, http_library
+from llm_costopt.endpoints import served
 from llm_costopt.types import OnRecord
 
 _STREAMS = (
@@ -159,7 +161,8 @@ class BatchQueue:
             return backend.error(400, _STREAMS)
         if "/openai/deployments/" in ask.url:
             return backend.error(400, _AZURE)
-        wanted = Wanted(key=self._key(lane, body), lane=lane, body=json.dumps(body, separators=(",", ":")).encode())
+        text = json.dumps(body, separators=(",", ":")).encode()
+        wanted = Wanted(key=self._key(lane, body), lane=lane, body=text, **served({}))
         caller = Caller(wanted, None if self._deadline is None else self._clock() + self._deadline, tell)
         self._runner.enter(caller, kept_headers(ask.headers))
         return caller

@@ -2,19 +2,18 @@
 
 import json
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
+from llm_costopt.account import Price, account
 from llm_costopt.batch.backend import BatchBackend
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.stored import Settled
 from llm_costopt.types import CallRecord, OnRecord, Saved, Usage
 
 log = logging.getLogger(__name__)
-
-Price = Callable[..., Decimal | None]
-"""`(model, usage, *, provider=None, batch=False)` → US dollars, or None if unknown; `Prices()` is one."""
 
 _UNPAID = frozenset({"errored", "expired", "cancelled", "rejected"})
 """Outcomes that no provider charges for; of a row that is missing or lost nobody knows."""
@@ -42,21 +41,22 @@ class Records:
 
     def tell(self, store: JobStore, backends: Mapping[str, BatchBackend]) -> None:
         """Tell of all rows of which nobody was told yet; stops where telling fails, and begins there next time."""
-        while some := store.unrecorded():
-            told = [row.row for row in some if self._told(row, backends)]
-            store.record(told)
-            if len(told) < len(some):
-                return
+        try:
+            while some := store.unrecorded():
+                told = [row.row for row in some if self._told(row, backends)]
+                store.record(told)
+                if len(told) < len(some):
+                    return
+        except sqlite3.Error as problem:  # such as a full disk; those who wait for their rows are no part of this
+            self._failed(problem)
 
     def _told(self, row: Settled, backends: Mapping[str, BatchBackend]) -> bool:
         try:
             record = self._record(row, backends[row.lane.provider])
             if self._on_record is not None:
                 self._on_record(record)
-        except Exception:  # whatever fails here must not fail a request
-            if not self.failures:
-                log.warning("Telling of a batch's row failed; from here on, this is only counted", exc_info=True)
-            self.failures += 1
+        except Exception as problem:  # noqa: BLE001 - whatever fails here must not fail a request
+            self._failed(problem)
             return False
         with self._lock:
             self.told += 1
@@ -64,6 +64,11 @@ class Records:
             self.saved += record.saved.batch if record.saved else 0
             self.unpriced += record.cost is None
         return True
+
+    def _failed(self, problem: Exception) -> None:
+        if not self.failures:
+            log.warning("Telling of a batch's row failed; from here on, this is only counted", exc_info=problem)
+        self.failures += 1
 
     def _record(self, row: Settled, backend: BatchBackend) -> CallRecord:
         succeeded = row.outcome == "succeeded"
@@ -80,14 +85,14 @@ class Records:
             saved=saved,
             batch=True,
             error=None if succeeded else row.outcome,
+            endpoint=row.endpoint,
+            tenant=row.tenant,
         )
 
     def _amounts(self, model: str, usage: Usage | None, provider: str) -> tuple[Decimal | None, Saved | None]:
-        if usage is None or self._prices is None:
+        if self._prices is None:
             return None, None
-        cost = self._prices(model, usage, provider=provider, batch=True)
-        listed = self._prices(model, usage, provider=provider, batch=False)
-        return cost, None if cost is None or listed is None else Saved(batch=listed - cost)
+        return account(self._prices, model=model, provider=provider, usage=usage, batch=True)
 
 
 def _object(body: bytes) -> Mapping[str, object]:

@@ -20,6 +20,10 @@ class Wanted:
     """How it travels."""
     body: bytes
     """The JSON, on one line."""
+    endpoint: str | None
+    """The endpoint of the application that it serves; None if nobody said."""
+    tenant: str | None
+    """The application's customer that it serves; None if nobody said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,10 @@ class Settled:
     """What became of it."""
     body: bytes
     """The reply."""
+    endpoint: str | None
+    """Of the latest who asked; None if nobody said, as of rows that an earlier release wrote."""
+    tenant: str | None
+    """Likewise."""
 
 
 def row_name(job: str, row: int, attempt: int, *, whole: bool = False) -> str:

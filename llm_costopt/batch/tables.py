@@ -1,12 +1,12 @@
-"""The tables of a job store."""
+"""The tables of a job store, and how a file of an earlier release comes to them."""
 
 OURS = 0x6C6C6D6A
 """`llmj` in the header of the file: what tells a job store from somebody else's database."""
 
-VERSION = 1
+VERSION = 2
 """Of the tables' shape."""
 
-SCHEMA = """
+_TABLES_OF_1 = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
     lane TEXT NOT NULL,
@@ -44,3 +44,10 @@ CREATE INDEX rows_job ON rows (job, id);
 CREATE INDEX rows_unrecorded ON rows (id) WHERE state = 'answered' AND NOT recorded;
 CREATE TABLE claims (run TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (run, row)) WITHOUT ROWID
 """
+
+UPGRADES = {1: "ALTER TABLE rows ADD COLUMN endpoint TEXT; ALTER TABLE rows ADD COLUMN tenant TEXT"}
+"""The statements that lead from a version to the next."""
+
+# A new file takes the same steps as an old one, so that there is one shape.
+SCHEMA = ";".join([_TABLES_OF_1, *UPGRADES.values()])
+"""The statements that make a new file."""

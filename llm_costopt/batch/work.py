@@ -107,6 +107,7 @@ class Worker:
         backend = self._backends[lane.provider]
         # From here on it may exist and cost money. If another program has taken the job over, it is that one's.
         if not self._advance(job, state="creating", uploaded=uploaded, at=self._clock()):
+            self._discard(lane, uploaded)
             return None
         self._store.sync()
         try:
@@ -118,7 +119,9 @@ class Worker:
             if problem.reply.status >= 500:
                 log.warning("Nobody knows whether batch %s was made; it is looked for: %s", job, problem)
                 return None
-            return self._refused(job, backend, problem, file)
+            back = self._refused(job, backend, problem, file)
+            self._discard(lane, uploaded)
+            return back
         self._advance(job, state="running", remote=remote.id, status=remote.status)
         return None
 
@@ -198,6 +201,7 @@ class Worker:
             watch.due = now
         elif now > job.at + self._pace.settle:
             self._store.reopen(job.id)
+            self._discard(watch.lane, job.uploaded)
             watch.ended = True
         else:
             watch.wait(now, self._pace)
@@ -241,7 +245,7 @@ class Worker:
         if failure and failure.too_much:
             watch.ended = watch.too_much = True
             self._store.reopen(job.id)
-            self._discard(job, watch)
+            self._discard(watch.lane, job.uploaded)
         elif failure:
             self._answer(job.id, self._rejected(job, failure, left))
             self._finish(job, remote.status, [], failure.message, watch)
@@ -267,12 +271,12 @@ class Worker:
             rest = [Result(id=name, reply=error, outcome="lost") for name in self._open(job.id)]
         self._answer(job.id, rest)
         self._advance(job.id, state="done", status=status, note=note)
-        self._discard(job, watch)
+        self._discard(watch.lane, job.uploaded)
         watch.ended = True
 
-    def _discard(self, job: Job, watch: Watch) -> None:
-        if job.uploaded:
-            self._backends[job.lane.provider].discard(self._http(watch.lane), job.lane, job.uploaded)
+    def _discard(self, lane: Lane, uploaded: str) -> None:
+        if uploaded:  # with Anthropic, nothing is
+            self._backends[lane.provider].discard(self._http(lane), lane, uploaded)
 
     def _answer(self, job: str, results: Iterable[Result]) -> None:
         for some in _chunks(results):

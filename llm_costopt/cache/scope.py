@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
 from llm_costopt.cache.ttl import KINDS
+from llm_costopt.endpoints import around_tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +63,12 @@ def cache_scope(
         kind=outer.kind if kind is None else kind,
         tags=tuple(dict.fromkeys((*outer.tags, *tags))),
     )
-    token = _surroundings.set(inner)
+    token, whose = _surroundings.set(inner), around_tenant.set(inner.tenant)
     try:
         yield
     finally:
         _surroundings.reset(token)
+        around_tenant.reset(whose)
 
 
 def surroundings() -> Surroundings:

@@ -10,8 +10,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
+from llm_costopt.account import account
 from llm_costopt.errors import place_of
-from llm_costopt.monitor.account import account
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.prices import Price, Prices
 from llm_costopt.monitor.privacy import Redact, hash_of, kept, key_for

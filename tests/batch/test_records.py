@@ -1,15 +1,17 @@
 """What whoever counts the money is told of rows: each once, at the batch price, even across a crash."""
 
 import asyncio
+import sqlite3
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llm_costopt import Ledger, Prices
+from llm_costopt import Ledger, Prices, cache_scope, endpoint
 from llm_costopt.batch.queue import BatchQueue
-from llm_costopt.types import CallRecord, Usage
+from llm_costopt.types import CallRecord, Saved, Usage
 from tests.batch.conftest import Ask, rest, until
 from tests.batch_provider import Batch, Provider, Told, chat, message, ok, result
 
@@ -63,6 +65,22 @@ async def test_a_row_is_told_once_across_a_crash(tmp_path: Path, soon: dict[str,
     assert reply.status_code == 200
     assert {record.id for record in told} == {record.id for record in ledger.records()}
     assert len(ledger.records()) == 1
+
+
+async def test_a_file_in_which_nothing_can_be_noted_stops_nobody(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """Where what was told cannot be noted, callers get their rows all the same, and the failures are counted."""
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        other = sqlite3.connect(tmp_path / "jobs.db")
+        other.execute("CREATE TRIGGER full BEFORE UPDATE OF recorded ON rows BEGIN SELECT raise(FAIL, 'full'); END")
+        other.close()
+        first = await ask(queue, provider, "one")
+        again = await ask(queue, provider, "two")
+        await rest()
+
+        assert [reply.status_code for reply in first + again] == [200, 200]
+        assert queue.stats().failures > 0
 
 
 @pytest.mark.parametrize("prices", [None, lambda *_, **__: None])
@@ -135,6 +153,92 @@ async def test_cached_tokens_of_both_providers_are_told(tmp_path: Path, soon: di
     assert by_provider["anthropic"] == Usage(
         input_tokens=180, output_tokens=10, cache_read_tokens=50, cache_write_tokens=30, cache_write_1h_tokens=20
     )
+
+
+async def test_what_the_prompt_cache_took_off_is_told_apart(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Of 1,000 tokens the prompt cache served 600: what it saved is a cause of its own, and none of the batch's."""
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "prompt_tokens_details": {"cached_tokens": 600}}
+    told: list[CallRecord] = []
+    with (
+        Provider(lambda batch: Told(output=[ok(row, {**chat(row), "usage": usage}) for row in batch.rows])) as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append, prices=Prices()) as queue,
+    ):
+        await ask(queue, provider, "q")
+        await rest()
+        figures = queue.stats()
+
+    # 0.15, 0.075 (cached) and 0.60 dollars a million in real time; 0.075, 0.075 and 0.30 in a batch.
+    assert told[0].cost == Decimal("0.000105")
+    assert told[0].saved == Saved(batch=Decimal("0.00006"), prompt_cache=Decimal("0.000045"))
+    assert told[0].cost + told[0].saved.batch + told[0].saved.prompt_cache == 2 * HALF
+    assert figures.saved == Decimal("0.00006")
+
+
+async def test_rows_tell_whom_they_serve(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """What `endpoint` and `cache_scope` say around a request is in its row's record; a row that serves nobody named says so."""
+    ledger = Ledger()
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon, on_record=ledger.append) as queue:
+        with endpoint("POST /ask"), cache_scope(tenant="acme"):
+            named = asyncio.create_task(ask(queue, provider, "a", "b"))
+        with endpoint("POST /sum"):
+            other = asyncio.create_task(ask(queue, provider, "c"))
+        await asyncio.gather(named, other, ask(queue, provider, "d"))
+        await rest()
+    served = sorted((str(record.endpoint), str(record.tenant)) for record in ledger.records())
+
+    assert served == [("None", "None"), ("POST /ask", "acme"), ("POST /ask", "acme"), ("POST /sum", "None")]
+
+
+async def test_a_row_tells_after_a_restart_whom_it_serves(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Who tells of a row that a program left behind knows from the file whom it served, or from whoever asks for it again."""
+    ledger = Ledger()
+
+    def broken(_: CallRecord) -> None:
+        raise OSError("disk full")
+
+    with Provider() as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon, on_record=broken)
+        with endpoint("POST /ask"), cache_scope(tenant="acme"):
+            await asyncio.create_task(ask(queue, provider, "left"))
+        queue.close(finished=False)
+        queue = BatchQueue(tmp_path / "jobs.db", **soon, on_record=ledger.append)
+        provider.script = lambda _: Told(status="in_progress")
+        with endpoint("POST /first"):
+            waiting = asyncio.create_task(ask(queue, provider, "taken up"))
+        await until(lambda: len(provider.batches) == 2)
+        queue.close(finished=False)
+        await waiting
+        provider.script = lambda batch: Told(output=[ok(row) for row in batch.rows])
+        with BatchQueue(tmp_path / "jobs.db", **soon, on_record=ledger.append) as again:
+            with endpoint("POST /second"):
+                await asyncio.create_task(ask(again, provider, "taken up"))
+            await rest()
+
+    assert {(r.endpoint, r.tenant) for r in ledger.records()} == {("POST /ask", "acme"), ("POST /second", None)}
+    assert provider.paid() == {"left": 1, "taken up": 1}
+
+
+async def test_a_job_store_of_version_1_goes_on(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """A file that knew no endpoints keeps its rows and takes new ones: both are told of, and the tables are those of a new file."""
+    old = sqlite3.connect(tmp_path / "jobs.db")
+    old.executescript((Path(__file__).parent / "jobs_v1.sql").read_text(encoding="utf-8"))
+    old.close()
+    ledger = Ledger()
+    soon["clock"] = lambda: (
+        1_795_855_000 + time.monotonic()
+    )  # of the days of that file: rows of a month ago are forgotten
+    with (
+        Provider() as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon, on_record=ledger.append, prices=Prices()) as queue,
+        BatchQueue(tmp_path / "new.db") as new,
+    ):
+        with endpoint("POST /ask"):
+            await asyncio.create_task(ask(queue, provider, "new"))
+        await rest()
+        shapes = [sorted(map(tuple, q._store._db.run("PRAGMA table_info(rows)"))) for q in (queue, new)]
+
+    assert [(record.endpoint, record.cost) for record in ledger.records()] == [(None, HALF), ("POST /ask", HALF)]
+    assert shapes[0] == shapes[1]
 
 
 async def test_figures(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:

@@ -1,6 +1,7 @@
 """What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.watch import Pace, Watch
-from tests.batch.conftest import Ask, until
+from tests.batch.conftest import Ask, rest, until
 from tests.batch_provider import Batch, Json, Provider, Told, ok, result
 
 
@@ -513,6 +514,47 @@ async def test_input_files_are_deleted(queue: BatchQueue, ask: Ask) -> None:
 
     assert words(reply) == "re: two"
     assert "file-0" not in provider.files
+
+
+@pytest.mark.parametrize(("fault", "status"), [(400, 400), (429, 200), ("drop", 200)])
+async def test_the_input_file_of_a_batch_that_was_not_made_is_deleted(
+    queue: BatchQueue, ask: Ask, fault: int | str, status: int
+) -> None:
+    """Where the provider refuses to make a batch, or was never asked to, the file that was uploaded for it goes, too."""
+
+    def intercept(method: str, path: str, nth: int) -> int | str | None:
+        create = (method, path) == ("POST", "/v1/batches") and nth == 1
+        failing = method == "DELETE" and nth == 1 and fault == 400  # as the deletion of the refused one's file may
+        return fault if create else 500 if failing else None
+
+    with Provider(intercept=intercept) as provider:
+        (reply,) = await ask(queue, provider, "q")
+        await rest()
+
+    assert reply.status_code == status
+    assert provider.count("DELETE", "/v1/files/file-0") == 1
+    assert "file-0" not in provider.files or fault == 400
+
+
+async def test_the_input_file_of_a_job_that_was_taken_over_is_deleted(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """Where another program takes a job over while its file is being uploaded, nobody makes a batch of that file, and it goes."""
+
+    def intercept(_method: str, path: str, nth: int) -> None:
+        if path == "/v1/files" and nth == 1:
+            other = sqlite3.connect(tmp_path / "jobs.db")
+            with other:
+                other.execute("UPDATE jobs SET owner = 'another'")
+            other.close()
+
+    with BatchQueue(tmp_path / "jobs.db", **soon) as queue, Provider(intercept=intercept) as provider:
+        (reply,) = await ask(queue, provider, "q")
+        await rest()
+
+    assert words(reply) == "re: q"
+    assert provider.paid() == {"q": 1}
+    assert provider.files.keys() == {"out-batch_0"}
 
 
 async def test_equal_requests_each_get_a_row(queue: BatchQueue, ask: Ask) -> None:

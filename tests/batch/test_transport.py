@@ -1,7 +1,9 @@
 """The transports behind real SDKs and a real server: `llmock` and, for what it does not offer, a scripted one."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -51,6 +53,48 @@ async def test_many_requests_become_one_batch(queue: BatchQueue, llmock: LLMock,
     made = [r for r in llmock.requests if r.path == "/v1/batches" and r.method == "POST"]
     assert len(made) == 1
     assert not [r for r in llmock.requests if r.path.endswith("/chat/completions")]
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_waiting_requests_share_what_is_equal(queue: BatchQueue, library: Any) -> None:
+    """Requests to one URL hold it once while they wait; each keeps its own body, and headers that only it changes."""
+    with Provider() as provider:
+        async with library.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+
+            async def one(text: str, trace: str) -> Any:
+                body = {"model": "m", "messages": [{"role": "user", "content": text}]}
+                url = f"{provider.url}/v1/chat/completions?n=1"
+                return (await http.post(url, json=body, headers={"X-Trace": trace})).request
+
+            first, second, other = await asyncio.gather(one("q1", "same"), one("q2", "same"), one("q3", "other"))
+
+    assert first.url is second.url
+    assert str(first.url) == str(other.url) == f"{provider.url}/v1/chat/completions?n=1"
+    assert [b'"q%d"' % n in request.content for n, request in enumerate((first, second, other), 1)] == [True] * 3
+    assert first.headers == second.headers
+    assert other.headers["x-trace"] == "other"
+    first.headers["x-trace"] = "changed"
+    assert second.headers["x-trace"] == "same"
+
+
+async def test_headers_that_always_differ_do_not_add_up(queue: BatchQueue) -> None:
+    """A program that gives every request headers of its own is answered, and the transport lets go of old ones."""
+    with Provider() as provider:
+        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+            kept: list[weakref.ref[httpx.URL]] = []
+
+            async def one(n: int) -> str:
+                body = {"model": "m", "messages": [{"role": "user", "content": f"q{n}"}]}
+                url = httpx.URL(f"{provider.url}/v1/chat/completions?n={n}")
+                reply = await http.post(url, json=body)
+                kept.append(weakref.ref(reply.request.url))
+                return str(reply.json()["choices"][0]["message"]["content"])
+
+            answers = await asyncio.gather(*(one(n) for n in range(300)))
+            gc.collect()
+
+            assert answers == [f"re: q{n}" for n in range(300)]
+            assert sum(ref() is not None for ref in kept) <= 100
 
 
 async def test_rows_in_any_order_reach_whoever_asked(queue: BatchQueue) -> None:

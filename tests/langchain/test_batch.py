@@ -13,7 +13,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake import FakeListLLM
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_openai import ChatOpenAI
@@ -254,6 +254,26 @@ def test_batch_fills_windows_and_keeps_the_limit(make: Make, flight: Flight) -> 
     assert len(replies) == 16
     assert flight.peak == 4
     assert (handler.stats().batches, handler.stats().average_batch_size) == (2, 8.0)
+
+
+def test_calls_with_the_same_system_prompt_start_next_to_each_other(make: Make, flight: Flight) -> None:
+    """Of a window with one slot, calls that begin alike go one after the other: the provider has the prompt in its cache then."""
+    handler = make(5, NEVER, max_concurrent=1)
+    order: list[str] = []
+
+    async def ask(system: str | None, text: str) -> None:
+        async def seen() -> None:
+            order.append(text)
+
+        messages = [*([SystemMessage(system)] if system else []), HumanMessage(text)]
+        await Model(flight=flight, ado=seen).ainvoke(messages, using(handler))
+
+    async def play() -> None:
+        await asyncio.gather(ask("A", "0"), ask("B", "1"), ask(None, "2"), ask("A", "3"), ask("B", "4"))
+
+    run(play)
+
+    assert order == ["0", "3", "1", "4", "2"]
 
 
 def test_fewer_threads_than_the_window_holds(make: Make, flight: Flight) -> None:

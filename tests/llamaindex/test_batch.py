@@ -36,6 +36,28 @@ async def test_a_full_window_is_released_at_once() -> None:
     assert model.stats().in_flight == 0
 
 
+async def test_calls_with_the_same_system_prompt_start_next_to_each_other() -> None:
+    """Of a window with one slot, calls and streams that begin alike go one after the other: the prompt is cached then."""
+
+    def said(system: str, n: int) -> list[ChatMessage]:
+        return [ChatMessage(role="system", content=system), *_user(str(n))]
+
+    inner = Echo()
+    model = BatchingLLM(inner, max_batch_size=6, flush_interval=3600, max_concurrent=1)
+
+    async def stream(messages: list[ChatMessage]) -> None:
+        async for _ in await model.astream_chat(messages):
+            pass
+
+    calls = [
+        model.achat(said("A", 0)), model.achat(said("B", 1)), model.acomplete("2"),
+        stream(said("A", 3)), model.achat(said("B", 4)), model.achat(said("A", 5)),
+    ]  # fmt: skip
+    await asyncio.wait_for(asyncio.gather(*calls), SOON)
+
+    assert [messages[-1].content for messages, _ in inner.seen] == ["0", "3", "5", "1", "4", "2"]
+
+
 async def test_an_extractor_of_four_workers_does_not_deadlock() -> None:
     """The host never makes more than four calls at once: a window of twenty is released by its age."""
     model = BatchingLLM(Echo(), max_batch_size=20, flush_interval=0.01)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_costopt.monitor.account import account
+from llm_costopt.account import account
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.types import CacheKind, Saved, Usage
 

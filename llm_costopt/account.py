@@ -1,10 +1,13 @@
-"""What one answer cost and what it saved, by cause: the one place where both hosts get their amounts from."""
+"""What one answer cost and what it saved, by cause: the one place where hosts and batches get their amounts from."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-from llm_costopt.monitor.prices import Price
 from llm_costopt.types import CacheKind, Saved, Usage
+
+Price = Callable[..., Decimal | None]
+"""`(model, usage, *, provider=None, batch=False)` → US dollars, or None if unknown; `Prices()` is one."""
 
 
 def account(
