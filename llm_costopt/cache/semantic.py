@@ -28,7 +28,7 @@ from llm_costopt.cache.policy import score_of
 from llm_costopt.cache.records import CacheStats, Hit, Tally
 from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
-from llm_costopt.cache.settings import Chosen, Settings, check
+from llm_costopt.cache.settings import Chosen, OnScore, Settings, check, check_on_score
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
@@ -47,9 +47,6 @@ NOTED = 60.0
 
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
-
-OnScore = Callable[..., object]
-"""`(hit, score, *, about)`: told how good an answer from the cache is, from 0 to 1; must not block for long."""
 
 
 class SemanticCache:
@@ -93,6 +90,7 @@ class SemanticCache:
     Raises:
         ValueError: an argument is out of its range, the file cannot be opened, or *url* is malformed. A Redis that
             does not answer is none: lookups miss until it does.
+        TypeError: *on_score* cannot be called like that.
         MissingExtraError: *url* is given, and its packages are not installed.
     """
 
@@ -146,7 +144,7 @@ class SemanticCache:
         self._namespace = namespace
         self._embedder = embedder or WordLlamaEmbedder()
         self._guards = tuple(guards)
-        self._on_score = on_score
+        self._on_score = check_on_score(on_score)
         self._clock = clock
         self._rng = rng
         self._open(index)

@@ -1,11 +1,16 @@
 """How far a cache goes, for all calls and for those of one endpoint."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from llm_costopt.cache import ttl as freshness
 from llm_costopt.presets import CACHE, Endpoints, by_endpoint, chosen, here
 from llm_costopt.switch import Mode, checked, mode
+
+OnScore: TypeAlias = Callable[..., object]
+"""`(hit, score, *, about)`: told how good an answer from the cache is, from 0 to 1; must not block for long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,3 +82,24 @@ def check(name: str, holds: bool, wanted: str, example: float, got: object) -> N
     """Raise ValueError if it does not hold that *name* is what is *wanted*."""
     if not holds:
         raise ValueError(f"{name} is {wanted}, such as {example}; got {got!r}")
+
+
+def check_on_score(on_score: OnScore | None) -> OnScore | None:
+    """Return *on_score* if it can be called as the cache calls it: otherwise each score would be a failure that is only counted.
+
+    Raises:
+        TypeError: it is called in another way, as `Ledger.score` is.
+    """
+    if on_score is None:
+        return None
+    try:
+        inspect.signature(on_score).bind("", 1.0, about="cache")
+    except TypeError:
+        raise TypeError(
+            f"on_score is called as on_score(hit, score, about='cache'), as alerts.score and metrics.score are; got {on_score!r}. "
+            "A ledger keeps scores of records, and a check of the cache names none: stats().checked and `llm-costopt cache` "
+            "sum the checks up, and ledger.score(record_id, score) keeps what a user says of a hit"
+        ) from None
+    except ValueError:  # what is written in C may not say how it is called
+        pass
+    return on_score

@@ -19,6 +19,7 @@ from llm_costopt.cache.embed import Vector, WordLlamaEmbedder
 from llm_costopt.cache.local import USES
 from llm_costopt.cache.records import Hit
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
 RICE = "How do I cook rice?"
@@ -618,6 +619,7 @@ def test_threads_may_share_a_cache(make: Make) -> None:
 HELPERS = """
 import os, sys
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import Answer, Message, Question
 
 def ask(text):
@@ -740,6 +742,20 @@ def test_feedback_is_a_score_of_the_cache() -> None:
     cache.feedback(ask(RICE), ok=False)
 
     assert told == [(hit.id, 1.0, "cache"), (hit.id, 0.0, "cache")]
+
+
+def test_a_ledger_takes_no_scores_of_a_cache(tmp_path: Path) -> None:
+    """What cannot be called with a score of the cache is refused at once with the way out, not counted as failures later."""
+    ledger = Ledger(tmp_path / "costs.db")
+
+    with pytest.raises(TypeError, match=r"alerts\.score.*stats\(\)\.checked.*ledger\.score\(record_id, score\)"):
+        SemanticCache(on_score=ledger.score)
+
+
+def test_whoever_does_not_say_how_it_is_called_may_be_told() -> None:
+    """A callable without a signature is taken as it is, and one that takes anything too."""
+    for on_score in (dict, lambda *_, **__: None):
+        assert SemanticCache(on_score=on_score).stats().errors == 0
 
 
 def test_a_score_that_cannot_be_told_is_counted(caplog: pytest.LogCaptureFixture) -> None:
