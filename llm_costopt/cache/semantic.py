@@ -28,7 +28,7 @@ from llm_costopt.cache.policy import score_of
 from llm_costopt.cache.records import CacheStats, Hit, Tally
 from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
-from llm_costopt.cache.settings import Chosen, OnScore, Settings, check, check_on_score
+from llm_costopt.cache.settings import Chosen, OnScore, Settings, check, check_on_score, check_parts
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
@@ -120,19 +120,22 @@ class SemanticCache:
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        check("stale_while_revalidate", stale_while_revalidate >= 0, "at least 0 seconds", 60, stale_while_revalidate)
-        is_rate = min_hit_rate is None or 0 <= min_hit_rate < 1
-        check("min_hit_rate", is_rate, "a share of the lookups from 0 to below 1", 0.15, min_hit_rate)
-        check("single_flight", single_flight >= 0, "at least 0 seconds", 30, single_flight)
-        check("timeout", timeout > 0, "seconds above 0", 0.05, timeout)
+        seconds: tuple[Callable[[Any], bool], str] = (lambda given: given >= 0, "at least 0 seconds")
+        check("stale_while_revalidate", stale_while_revalidate, *seconds, 60)
+        is_rate = "a share of the lookups from 0 to below 1"
+        check("min_hit_rate", min_hit_rate, lambda given: given is None or 0 <= given < 1, is_rate, 0.15)
+        check("single_flight", single_flight, *seconds, 30)
+        check("timeout", timeout, lambda given: given > 0, "seconds above 0", 0.05)
         if path is not None and url is not None:
             raise ValueError("give path= for a file or url= for Redis, not both")
         if index is not None and url is not None:
             raise ValueError("give url= for Redis, which searches by itself, or index=, not both")
-        check("max_entries", max_entries >= 1, "at least 1", 100_000, max_entries)
-        check("max_words", max_words >= 0, "at least 0 (exact hits only)", 50, max_words)
+        check("max_entries", max_entries, lambda given: given >= 1, "at least 1", 100_000)
+        check("max_words", max_words, lambda given: given >= 0, "at least 0 (exact hits only)", 50)
+        check("namespace", namespace, lambda given: isinstance(given, str), "a text", "'acme'")
+        check_parts(embedder=embedder, index=index, guards=guards, clock=clock, rng=rng)
         given = {"mode": mode, "max_error": max_error, "threshold": threshold, "shadow_rate": shadow_rate}
-        self._chosen = Chosen(preset, endpoints or {}, given, ttl)
+        self._chosen = Chosen(preset, {} if endpoints is None else endpoints, given, ttl)
         self._stale = stale_while_revalidate
         self._min_hit_rate = min_hit_rate
         self._single_flight = single_flight
@@ -327,13 +330,14 @@ class SemanticCache:
             dry_run: only count.
 
         Raises:
-            ValueError: nothing is given; `clear` deletes everything.
+            ValueError: nothing is given (`clear` deletes everything), or *older_than* is no number of seconds.
             TypeError: *tags* is one text.
         """
         if isinstance(tags, str):
             raise TypeError(f"tags is a list of texts, such as tags=[{tags!r}]; got {tags!r}")
         if not tags and model is None and older_than is None:
             raise ValueError("say what to delete: tags=, model= or older_than=; clear() deletes everything")
+        check("older_than", older_than, lambda given: given is None or given >= 0, "a number of seconds", 3600)
         self._after_fork()
         before = None if older_than is None else self._clock() - older_than
         chosen = self._store.select(Selection(tags=frozenset(tags), model=model, stored_before=before))

@@ -106,8 +106,16 @@ def checked(ttl: TTL) -> TTL:
     if isinstance(ttl, Mapping):
         if unknown := set(ttl) - set(KINDS):
             raise ValueError(f"ttl knows the kinds {', '.join(KINDS)}; got {', '.join(sorted(map(repr, unknown)))}")
-        if bad := {kind: seconds for kind, seconds in ttl.items() if seconds is not None and not seconds >= 0}:
+        if bad := {
+            kind: seconds for kind, seconds in ttl.items() if not (seconds is None or _is_number(seconds, or_zero=True))
+        }:
             raise ValueError(f"ttl is a number of seconds by kind, 0 not to store, None for ever; got {bad!r}")
-    elif isinstance(ttl, int | float) and not ttl > 0:
+    elif not (ttl is None or callable(ttl) or _is_number(ttl)):
         raise ValueError(f"ttl is a number of seconds above 0, or None for ever; got {ttl!r}")
     return ttl
+
+
+def _is_number(seconds: object, *, or_zero: bool = False) -> bool:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        return False
+    return seconds >= 0 if or_zero else seconds > 0

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -585,12 +586,49 @@ def test_an_expired_answer_does_not_hide_a_fresh_one(make: Make, clock: Clock) -
         ({"single_flight": -1}, "at least 0 seconds"),
         ({"max_words": -1}, r"at least 0 \(exact hits only\), such as 50; got -1"),
         ({"path": "/nowhere/at/all/cache.db"}, "folder"),
+        ({"mode": None}, "mode is 'on', 'observe' or 'off', not None"),
+        ({"endpoints": ["search"]}, r"endpoints is a mapping by endpoint.*got \['search'\]"),
+        ({"max_error": "0.01"}, r"max_error is a share.*got '0\.01'"),
+        ({"threshold": True}, "threshold is a cosine.*got True"),
+        ({"ttl": "1h"}, "ttl is a number of seconds.*got '1h'"),
+        ({"ttl": timedelta(hours=1)}, "ttl is a number of seconds.*got datetime"),
+        ({"ttl": {"static": "1h"}}, "ttl is a number of seconds by kind.*'1h'"),
+        ({"timeout": None}, "timeout is seconds above 0.*got None"),
+        ({"namespace": None}, "namespace is a text, such as 'acme'; got None"),
     ],
 )
 def test_a_wrong_argument_is_refused(options: dict[str, Any], message: str) -> None:
     """Each is a ValueError that tells what was given and what would be right."""
     with pytest.raises(ValueError, match=message):
         SemanticCache(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedder": "all-MiniLM-L6-v2"},
+        {"index": "faiss"},
+        {"guards": "numbers"},
+        {"guards": None},
+        {"clock": 5.0},
+        {"rng": None},
+    ],
+    ids=str,
+)
+def test_a_part_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
+    """What would make each lookup or each answer fail, and be counted only, is told at once by its name."""
+    with pytest.raises(TypeError, match=f"^{next(iter(options))} "):
+        SemanticCache(**options)
+
+
+def test_ages_below_zero_delete_nothing(make: Make) -> None:
+    """An age of minus one second would mean whatever was stored before the next second begins: everything."""
+    cache = make()
+    cache.save(ask(RICE), GOOD, "rice")
+
+    with pytest.raises(ValueError, match="older_than is a number of seconds, such as 3600; got -1"):
+        cache.invalidate(older_than=-1)
+    assert cache.find(ask(RICE))
 
 
 def test_threads_may_share_a_cache(make: Make) -> None:
