@@ -290,6 +290,8 @@ class SemanticCache:
     def feedback(self, about: str | Question, *, ok: bool) -> bool:
         """Learn that a hit was right or wrong; what was wrong is not served to that question again.
 
+        Neither is what says the same and is stored near it.
+
         Args:
             about: the `Hit.id`, or the question that was asked last in these words.
             ok: whether the answer served.
@@ -307,10 +309,8 @@ class SemanticCache:
             return False
         self._scored(about, float(ok))
         self._keep_learned(self._policies.usual.judged(exact, right=ok))
-        if not ok and found.exact == exact:
-            self._store.delete(entry)
-        elif not ok:
-            self._store.part(exact, entry)
+        if not ok:
+            self._part(exact, found)
         return True
 
     def invalidate(
@@ -387,6 +387,22 @@ class SemanticCache:
         if self._on_score is not None:
             with self.failsafe("score"):
                 self._on_score(hit, score, about="cache")
+
+    def _part(self, exact: str, wrong: Entry) -> None:
+        """See that the request *exact* is not served from *wrong* again, nor from what says the same near it."""
+        if wrong.exact == exact:
+            self._store.delete(wrong.id)
+        else:
+            self._store.part(exact, wrong.id)
+        with self.failsafe("comparison"):  # what was complained about is parted, whatever happens to the others
+            vector = self._vector(wrong.text, None)
+            while vector is not None:  # each time without those of the time before
+                near = self._store.near(exact, wrong.scope, vector, NEIGHBOURS, self._clock() - self._stale)
+                same = [one.entry for one in near.neighbours if self._agrees(wrong.says, wrong.answer, one)]
+                if not same:
+                    return
+                for entry in same:
+                    self._store.part(exact, entry)
 
     def _after_fork(self) -> None:
         # Another thread may have held a lock or been amid a change of the index, so that the child begins with its own.
