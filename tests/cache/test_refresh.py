@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llm_costopt import Answer, Message, Question, SemanticCache, cache_scope
@@ -171,6 +172,24 @@ def test_a_wrong_exact_hit_is_deleted(make: Make) -> None:
     assert cache.feedback(hit.id, ok=False)
 
     assert (found(cache, RICE), found(cache, RICE_TOO), cache.stats().entries) == (None, None, 0)
+
+
+def test_a_wrong_answer_to_what_has_no_direction_is_deleted(make: Make) -> None:
+    """A question whose vector is all zeros has nothing near it."""
+
+    class Flat:
+        name = "flat"
+
+        def embed(self, text: str) -> Vector:
+            return np.zeros(2, dtype=np.float32)
+
+    cache = make(embedder=Flat())
+    cache.save(ask(RICE), GOOD, "bad")
+    hit = cache.find(ask(RICE))
+    assert hit is not None
+    assert cache.feedback(hit.id, ok=False)
+
+    assert (found(cache, RICE), cache.stats().errors) == (None, 0)
 
 
 def test_feedback_by_the_question(make: Make) -> None:
