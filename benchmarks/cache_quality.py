@@ -1,7 +1,7 @@
 """How often does the cache hit, and how often is a hit wrong? Streams and pairs, through the public API.
 
     python benchmarks/cache_quality.py [--stream FILE ...] [--pairs FILE ...] [--max-error 0.01 | --threshold 0.97 |
-                                       --preset conservative] [--orders 5] [--free-text] [--json]
+                                       --preset conservative] [--embedder MODULE:NAME] [--orders 5] [--free-text] [--json]
 
 A line of a stream is `{"text": …, "same_as": …}` in order of arrival: a miss stores the right answer, as a model
 would give it, and a hit is right when both requests have the same `same_as`. A line of a file of pairs is
@@ -12,6 +12,7 @@ has as `answer`, so that the cache must judge which answers say the same; a hit 
 """
 
 import argparse
+import importlib
 import json
 import random
 import sys
@@ -25,7 +26,7 @@ from free_text import worded
 from guards import wilson
 
 from llm_costopt.cache import verifier, verify
-from llm_costopt.cache.embed import WordLlamaEmbedder, unit
+from llm_costopt.cache.embed import Embedder, unit
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.presets import CACHE
 from llm_costopt.types import Answer, Message, Question
@@ -66,7 +67,7 @@ def measure_stream(path: Path, options: dict[str, Any], orders: int, free_text: 
         runs.append([n / len(stream) for n in replay(order, options)])
         print(f"{path.name}, order {seed}: hits, wrong, shadow = {[round(r, 4) for r in runs[-1]]}", file=sys.stderr)
     hit, wrong, shadow = np.mean(runs, axis=0)
-    curve = plain_curve(stream)
+    curve = plain_curve(stream, options["embedder"])
     max_error = options.get("max_error") or CACHE[options.get("preset", "balanced")]["max_error"]
     return {
         "n": len(stream),
@@ -81,9 +82,8 @@ def measure_stream(path: Path, options: dict[str, Any], orders: int, free_text: 
     }
 
 
-def plain_curve(stream: Sequence[dict[str, Any]]) -> list[tuple[float, float, float]]:
+def plain_curve(stream: Sequence[dict[str, Any]], embedder: Embedder) -> list[tuple[float, float, float]]:
     """Replay with plain thresholds: the nearest stored question is served at or above it, whatever else differs."""
-    embedder = WordLlamaEmbedder()
     vectors = np.array([embedder.embed(row["text"]) for row in stream], dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
     found = []
@@ -103,10 +103,10 @@ def plain_curve(stream: Sequence[dict[str, Any]]) -> list[tuple[float, float, fl
     return found
 
 
-def measure_pairs(path: Path, max_error: float) -> dict[str, Any]:
+def measure_pairs(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Look up each pair alone in its scope, and rank all by what the verifier makes of them."""
     pairs = rows(path)
-    cache = SemanticCache(max_error=max_error, ttl=None, shadow_rate=1e-9)
+    cache = SemanticCache(**options, ttl=None, shadow_rate=1e-9)
     by_type: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     results, ranked = [], []
     for n, row in enumerate(pairs):
@@ -115,7 +115,7 @@ def measure_pairs(path: Path, max_error: float) -> dict[str, Any]:
         hit = cache.find(question(row["b"], scope)) is not None
         results.append((hit, bool(row["same"])))
         by_type[row.get("type", "all")].append(results[-1])
-        ranked.append((sure(row["a"], row["b"]), bool(row["same"])))
+        ranked.append((sure(row["a"], row["b"], cache.embedder), bool(row["same"])))
     return {
         **shares(results),
         "recall_at_precision": recall(ranked),
@@ -134,9 +134,8 @@ def shares(results: Sequence[tuple[bool, bool]]) -> dict[str, Any]:
     }
 
 
-def sure(stored: str, asked: str) -> float:
+def sure(stored: str, asked: str, embedder: Embedder) -> float:
     """Ask the verifier about one pair."""
-    embedder = WordLlamaEmbedder()
     a, b = unit(embedder.embed(stored)), unit(embedder.embed(asked))
     similarity = 0.0 if a is None or b is None else float(a @ b)
     near = [verify.Neighbour(entry=str(1), similarity=similarity, text=stored, says=1)]
@@ -161,6 +160,13 @@ def recall(ranked: Iterable[tuple[float, bool]]) -> dict[str, float]:
     }
 
 
+def named(place: str) -> Embedder:
+    """Make the embedder of a class or function, said as `package.module:Name`."""
+    module, _, name = place.partition(":")
+    embedder: Embedder = getattr(importlib.import_module(module), name)()
+    return embedder
+
+
 def main() -> None:
     """Print the figures of each file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -172,16 +178,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--threshold", type=float)
     parser.add_argument("--preset", choices=list(CACHE))
+    parser.add_argument(
+        "--embedder", type=named, default="llm_costopt.cache.embed:WordLlamaEmbedder", metavar="MODULE:NAME"
+    )
     options = parser.parse_args()
     said: dict[str, Any] = {"max_error": options.max_error}
     if options.preset:
         said = {"preset": options.preset}
     if options.threshold:
         said = {"threshold": options.threshold, "min_hit_rate": 0}  # or so rare hits would switch it off
+    whole = {**said, "embedder": options.embedder}
     found = {
         **said,
-        "streams": {str(p): measure_stream(p, said, options.orders, options.free_text) for p in options.stream},
-        "pairs": {str(p): measure_pairs(p, options.max_error) for p in options.pairs},
+        "embedder": options.embedder.name,
+        "streams": {str(p): measure_stream(p, whole, options.orders, options.free_text) for p in options.stream},
+        "pairs": {str(p): measure_pairs(p, whole) for p in options.pairs},
     }
     if options.json:
         print(json.dumps(found))

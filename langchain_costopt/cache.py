@@ -21,6 +21,7 @@ from llm_costopt.cache.explain import Explanation
 from llm_costopt.cache.guards import GUARDS, Guard
 from llm_costopt.cache.index import VectorIndex
 from llm_costopt.cache.records import CacheStats, Hit
+from llm_costopt.cache.settings import OnScore
 from llm_costopt.cache.ttl import KINDS, TTL
 from llm_costopt.faults import fault
 from llm_costopt.presets import Endpoints, Preset
@@ -65,11 +66,12 @@ class SemanticCache(BaseCache):
         index: finds what is near, such as a `llm_costopt.cache.faiss.FaissIndex` of this cache's own; in process if not given.
         guards: with *threshold*, may refuse a candidate; all of `llm_costopt.cache.guards.GUARDS` if not given.
         on_score: is told how good answers from the cache are, from 0 to 1, of each would-be hit that was checked and of each
-            `feedback`, as in `on_score=alerts.score`; see `llm_costopt.SemanticCache`.
+            `feedback`, as in `on_score=alerts.score`; see `llm_costopt.SemanticCache`. A `Ledger` keeps scores of records only.
 
     Raises:
         ValueError: an argument is out of its range, the file cannot be opened, or *url* is malformed. A Redis that
             does not answer is none: lookups miss until it does.
+        TypeError: *on_score* cannot be called as `(hit, score, about="cache")`.
         MissingExtraError: *url* is given, and its packages are not installed.
     """
 
@@ -95,7 +97,7 @@ class SemanticCache(BaseCache):
         embedder: Embeddings | Embedder | None = None,
         index: VectorIndex | None = None,
         guards: Sequence[Guard] = GUARDS,
-        on_score: semantic.OnScore | None = None,
+        on_score: OnScore | None = None,
     ) -> None:
         self._aembed = _aembed(embedder) if isinstance(embedder, Embeddings) else None
         self._warned = False

@@ -45,7 +45,9 @@ def client(url: str, seconds: float) -> Redis:
     ) from None
 
 
-def _problem(url: str) -> str | None:
+def _problem(url: object) -> str | None:
+    if not isinstance(url, str):
+        return "a type that is no text"
     try:
         parts = urlsplit(url)
         _ = parts.port

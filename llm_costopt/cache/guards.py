@@ -31,12 +31,12 @@ Guard: TypeAlias = Callable[[Candidate], str | None]
 
 
 def numbers(candidate: Candidate) -> str | None:
-    """Refuse other numbers: 3 is not 5, `three` is 3, `1,000` is 1000, `$5` is not `5 %`."""
+    """Refuse other numbers: 3 is not 5 or -3, `three` is 3, `1,000` is 1000, `$5` is not `5 %`, `5 am` is not `5 pm`."""
     return "numbers" if read(candidate.asked).numbers != read(candidate.stored).numbers else None
 
 
 def identifiers(candidate: Candidate) -> str | None:
-    """Refuse other codes, addresses, file names, versions and names with signs: `AB-12`, `a@b.c`, `C++`."""
+    """Refuse other codes, addresses, file names, versions, letters and names with signs: `AB-12`, `a@b.c`, `plan B`, `C++`."""
     return "identifiers" if read(candidate.asked).identifiers != read(candidate.stored).identifiers else None
 
 
@@ -74,16 +74,37 @@ def negation(candidate: Candidate) -> str | None:
 
 
 def opposites(candidate: Candidate) -> str | None:
-    """Refuse when one side says `enable` and the other `disable`."""
-    asked, stored = read(candidate.asked).opposable, read(candidate.stored).opposable
+    """Refuse when one side says `enable` and the other `disable`, or `mute` and the other `unmute`."""
+    one, other = read(candidate.asked), read(candidate.stored)
+    asked, stored = one.opposable, other.opposable
     if asked and stored and any(not v.OPPOSITES[word].isdisjoint(stored - asked) for word in asked - stored):
         return "opposites"
-    return None
+    here, there = one.meaning - other.meaning, other.meaning - one.meaning
+    return "opposites" if any(_reversed(word, against) for word in here for against in there) else None
+
+
+def _reversed(one: str, other: str) -> bool:
+    if one[-3:] != other[-3:]:  # most words: what follows the beginnings is the same, and has three letters at least
+        return False
+    shorter, longer = sorted((one, other), key=len)
+    if longer.endswith(shorter) and longer.removesuffix(shorter) in v.REVERSING:
+        return len(shorter) >= 3
+    return any(
+        a.startswith(here) and b.startswith(there) and a.removeprefix(here) == b.removeprefix(there)
+        for here, there in v.FACING
+        for a, b in ((one, other), (other, one))
+    )
 
 
 def quotes(candidate: Candidate) -> str | None:
     """Refuse when what stands in quotation marks differs in any character."""
     return "quotes" if read(candidate.asked).quotes != read(candidate.stored).quotes else None
+
+
+def marks(candidate: Candidate) -> str | None:
+    """Refuse when each side has a picture, a face or an operator that the other lacks: `👍` is not `👎`, `<` is not `>`."""
+    asked, stored = read(candidate.asked).marks, read(candidate.stored).marks
+    return None if asked <= stored or stored <= asked else "marks"
 
 
 def asks(candidate: Candidate) -> str | None:
@@ -94,6 +115,12 @@ def asks(candidate: Candidate) -> str | None:
 def persons(candidate: Candidate) -> str | None:
     """Refuse another person: `your name` is not `my name`; in `how do you`, `you` is anyone."""
     return "persons" if read(candidate.asked).persons != read(candidate.stored).persons else None
+
+
+def subjects(candidate: Candidate) -> str | None:
+    """Refuse when one side speaks of `I` and the other of `you`, or both in another order: `do you like me`, `do I like you`."""
+    asked, stored = read(candidate.asked).subjects, read(candidate.stored).subjects
+    return "subjects" if asked and stored and asked != stored else None
 
 
 def words(candidate: Candidate) -> str | None:
@@ -135,15 +162,29 @@ GUARDS: tuple[Guard, ...] = (
     negation,
     opposites,
     quotes,
+    marks,
     asks,
     persons,
+    subjects,
     names,
     words,
     order,
 )
 """All of the above; the default where similarity alone decides."""
 
-CERTAIN: tuple[Guard, ...] = (numbers, identifiers, units, language, code, negation, opposites, quotes, names, swapped)
+CERTAIN: tuple[Guard, ...] = (
+    numbers,
+    identifiers,
+    units,
+    language,
+    code,
+    negation,
+    opposites,
+    quotes,
+    marks,
+    names,
+    swapped,
+)
 """Those whose word is final even where other evidence is weighed."""
 
 

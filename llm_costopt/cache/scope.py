@@ -51,10 +51,10 @@ def cache_scope(
     for name, value in (("tenant", tenant), ("epoch", epoch)):
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{name} is a text, such as {name}='acme'; got {value!r}")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and kind not in tuple(KINDS):
         raise ValueError(f"kind is one of {', '.join(KINDS)}; got {kind!r}")
-    if isinstance(tags, str):
-        raise TypeError(f"tags is a list of texts, such as tags=[{tags!r}]; got {tags!r}")
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise TypeError(f"tags is a list of texts, such as tags=['kb']; got {tags!r}")
     outer = _surroundings.get()
     inner = replace(
         outer,

@@ -28,7 +28,7 @@ from llm_costopt.cache.policy import score_of
 from llm_costopt.cache.records import CacheStats, Hit, Tally
 from llm_costopt.cache.refresh import Refreshes
 from llm_costopt.cache.scope import Surroundings, surroundings
-from llm_costopt.cache.settings import Chosen, Settings, check
+from llm_costopt.cache.settings import Chosen, OnScore, Settings, check, check_on_score, check_parts
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 from llm_costopt.cache.ttl import is_creative, kind_of
 from llm_costopt.cache.verify import FLOOR, NEIGHBOURS, Neighbour
@@ -47,9 +47,6 @@ NOTED = 60.0
 
 RECENT = 60.0
 """Seconds within which a second use of an entry is not noted: a read should rarely cost a write."""
-
-OnScore = Callable[..., object]
-"""`(hit, score, *, about)`: told how good an answer from the cache is, from 0 to 1; must not block for long."""
 
 
 class SemanticCache:
@@ -93,6 +90,7 @@ class SemanticCache:
     Raises:
         ValueError: an argument is out of its range, the file cannot be opened, or *url* is malformed. A Redis that
             does not answer is none: lookups miss until it does.
+        TypeError: *on_score* cannot be called like that.
         MissingExtraError: *url* is given, and its packages are not installed.
     """
 
@@ -122,19 +120,22 @@ class SemanticCache:
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        check("stale_while_revalidate", stale_while_revalidate >= 0, "at least 0 seconds", 60, stale_while_revalidate)
-        is_rate = min_hit_rate is None or 0 <= min_hit_rate < 1
-        check("min_hit_rate", is_rate, "a share of the lookups from 0 to below 1", 0.15, min_hit_rate)
-        check("single_flight", single_flight >= 0, "at least 0 seconds", 30, single_flight)
-        check("timeout", timeout > 0, "seconds above 0", 0.05, timeout)
+        seconds: tuple[Callable[[Any], bool], str] = (lambda given: given >= 0, "at least 0 seconds")
+        check("stale_while_revalidate", stale_while_revalidate, *seconds, 60)
+        is_rate = "a share of the lookups from 0 to below 1"
+        check("min_hit_rate", min_hit_rate, lambda given: given is None or 0 <= given < 1, is_rate, 0.15)
+        check("single_flight", single_flight, *seconds, 30)
+        check("timeout", timeout, lambda given: given > 0, "seconds above 0", 0.05)
         if path is not None and url is not None:
             raise ValueError("give path= for a file or url= for Redis, not both")
         if index is not None and url is not None:
             raise ValueError("give url= for Redis, which searches by itself, or index=, not both")
-        check("max_entries", max_entries >= 1, "at least 1", 100_000, max_entries)
-        check("max_words", max_words >= 0, "at least 0 (exact hits only)", 50, max_words)
+        check("max_entries", max_entries, lambda given: given >= 1, "at least 1", 100_000)
+        check("max_words", max_words, lambda given: given >= 0, "at least 0 (exact hits only)", 50)
+        check("namespace", namespace, lambda given: isinstance(given, str), "a text", "'acme'")
+        check_parts(embedder=embedder, index=index, guards=guards, clock=clock, rng=rng)
         given = {"mode": mode, "max_error": max_error, "threshold": threshold, "shadow_rate": shadow_rate}
-        self._chosen = Chosen(preset, endpoints or {}, given, ttl)
+        self._chosen = Chosen(preset, {} if endpoints is None else endpoints, given, ttl)
         self._stale = stale_while_revalidate
         self._min_hit_rate = min_hit_rate
         self._single_flight = single_flight
@@ -146,7 +147,7 @@ class SemanticCache:
         self._namespace = namespace
         self._embedder = embedder or WordLlamaEmbedder()
         self._guards = tuple(guards)
-        self._on_score = on_score
+        self._on_score = check_on_score(on_score)
         self._clock = clock
         self._rng = rng
         self._open(index)
@@ -289,6 +290,8 @@ class SemanticCache:
     def feedback(self, about: str | Question, *, ok: bool) -> bool:
         """Learn that a hit was right or wrong; what was wrong is not served to that question again.
 
+        Neither is what says the same and is stored near it.
+
         Args:
             about: the `Hit.id`, or the question that was asked last in these words.
             ok: whether the answer served.
@@ -306,10 +309,8 @@ class SemanticCache:
             return False
         self._scored(about, float(ok))
         self._keep_learned(self._policies.usual.judged(exact, right=ok))
-        if not ok and found.exact == exact:
-            self._store.delete(entry)
-        elif not ok:
-            self._store.part(exact, entry)
+        if not ok:
+            self._part(exact, found)
         return True
 
     def invalidate(
@@ -329,13 +330,14 @@ class SemanticCache:
             dry_run: only count.
 
         Raises:
-            ValueError: nothing is given; `clear` deletes everything.
+            ValueError: nothing is given (`clear` deletes everything), or *older_than* is no number of seconds.
             TypeError: *tags* is one text.
         """
         if isinstance(tags, str):
             raise TypeError(f"tags is a list of texts, such as tags=[{tags!r}]; got {tags!r}")
         if not tags and model is None and older_than is None:
             raise ValueError("say what to delete: tags=, model= or older_than=; clear() deletes everything")
+        check("older_than", older_than, lambda given: given is None or given >= 0, "a number of seconds", 3600)
         self._after_fork()
         before = None if older_than is None else self._clock() - older_than
         chosen = self._store.select(Selection(tags=frozenset(tags), model=model, stored_before=before))
@@ -385,6 +387,22 @@ class SemanticCache:
         if self._on_score is not None:
             with self.failsafe("score"):
                 self._on_score(hit, score, about="cache")
+
+    def _part(self, exact: str, wrong: Entry) -> None:
+        """See that the request *exact* is not served from *wrong* again, nor from what says the same near it."""
+        if wrong.exact == exact:
+            self._store.delete(wrong.id)
+        else:
+            self._store.part(exact, wrong.id)
+        with self.failsafe("comparison"):  # what was complained about is parted, whatever happens to the others
+            vector = self._vector(wrong.text, None)
+            while vector is not None:  # each time without those of the time before
+                near = self._store.near(exact, wrong.scope, vector, NEIGHBOURS, self._clock() - self._stale)
+                same = [one.entry for one in near.neighbours if self._agrees(wrong.says, wrong.answer, one)]
+                if not same:
+                    return
+                for entry in same:
+                    self._store.part(exact, entry)
 
     def _after_fork(self) -> None:
         # Another thread may have held a lock or been amid a change of the index, so that the child begins with its own.

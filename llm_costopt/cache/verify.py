@@ -95,7 +95,8 @@ def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
     """Find the neighbour to serve: of the answer with most support, the nearest that no guard refuses.
 
     What other entries confirm is refused only for what is certain. What stands alone has nothing but its words to
-    speak for it, so that there every guard is heard. None if all are refused; *neighbours* come nearest first.
+    speak for it, so that there every guard is heard; so it is where *asked* has another word in place of one that all
+    of them have. None if all are refused; *neighbours* come nearest first.
     """
     heard = [near for near in neighbours if near.similarity >= FLOOR]
     support = dict.fromkeys([near.says for near in heard], 0.0)
@@ -103,11 +104,23 @@ def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
         support[near.says] += math.exp(_SHARP * near.similarity)
     for says in sorted(support, key=support.__getitem__, reverse=True):
         members = [(n, near) for n, near in enumerate(heard) if near.says == says]
-        guards = CERTAIN if len(members) >= WITNESSES else (*CERTAIN, *GUARDS)
+        confirmed = len(members) >= WITNESSES and not _replaced(asked, [near for _, near in members])
+        guards = CERTAIN if confirmed else (*CERTAIN, *GUARDS)
         for n, near in members:
             if refusal(Candidate(asked=asked, stored=near.text, similarity=near.similarity), guards) is None:
                 return n
     return None
+
+
+def _replaced(asked: str, members: Sequence[Neighbour]) -> bool:
+    """Tell whether *asked* has a word that none of *members* has and lacks one that all have: then they confirm something else.
+
+    Where some say `rent a boat` and others `rent a car`, that the answer is the same says that it serves for a van too.
+    """
+    words, theirs = places(sketch(asked).words), [_sketch(near).words for near in members]
+    if words <= places(b"".join(theirs)):
+        return False
+    return not frozenset.intersection(*map(places, theirs)) <= words
 
 
 def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: int) -> Evidence:

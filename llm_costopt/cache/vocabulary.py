@@ -1,6 +1,8 @@
 """The words and patterns that the guards look for."""
 
 import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 NUMBER_WORDS = {
     word: str(n)
@@ -13,11 +15,30 @@ NUMBER_WORDS = {
     "forty": "40",
     "fifty": "50",
     "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+    "dozen": "12",
     "hundred": "100",
     "thousand": "1000",
     "million": "1e6",
+    "billion": "1e9",
+    "trillion": "1e12",
 }
-NUMBER_WORDS |= {"first": "1st", "second": "2nd", "third": "3rd", "half": "1/2", "double": "2x", "twice": "2x"}
+NUMBER_WORDS |= {"half": "1/2", "double": "2x", "twice": "2x", "triple": "3x", "thrice": "3x"}
+NUMBER_WORDS |= dict(
+    zip(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth"
+        " sixteenth seventeenth eighteenth nineteenth twentieth".split(),
+        "1st 2nd 3rd 4th 5th 6th 7th 8th 9th 10th 11th 12th 13th 14th 15th 16th 17th 18th 19th 20th".split(),
+        strict=True,
+    )
+)
+
+ROMANS = frozenset("ii iii iv vi vii viii ix xi xii xiii xiv xv xvi xvii xviii xix xx xxi xxii xxiii xxiv xxv".split())
+
+LETTERS = frozenset("bcdefghjklmnopqrstuvwxyz")
+"""Letters that stand alone for something, as in `plan B`; so does a capital A inside a sentence."""
 
 DATES = frozenset(
     "january february march april may june july august september october november december"
@@ -31,42 +52,110 @@ DATE_SIGNS = DATES | {f"{word}s" for word in DATES}
 
 NEGATION = re.compile(
     r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|without|cannot|hardly|except|excluding|non|"
-    r"\w+n['’]t|dont|doesnt|didnt|cant|couldnt|wont|wouldnt|shouldnt|isnt|arent|wasnt|werent|havent|hasnt|hadnt|"
-    # The commonest negations of German, French, Spanish, Italian, Portuguese and Dutch.
-    r"nicht|kein\w*|ohne|nie|pas|jamais|sans|sin|nunca|senza|mai|não|nao|sem|niet|geen|zonder)\b",
+    r"\w+n['’]t|dont|doesnt|didnt|cant|couldnt|wont|wouldnt|shouldnt|isnt|arent|wasnt|werent|havent|hasnt|hadnt|aint|mustnt|neednt|"
+    r"w/o|lack|lacks|lacking|"
+    # The commonest negations of German, French, Spanish, Italian, Portuguese, Dutch, the Nordic languages, Polish, Turkish and Russian.
+    r"nicht|kein\w*|ohne|nie|pas|jamais|sans|sin|nunca|senza|mai|não|nao|sem|niet|geen|zonder|inte|utan|ikke|ikkje|uden|uten|ei|ilman|"
+    r"bez|değil|yok|не|нет|нельзя|без|никогда)\b"
+    # Of Chinese and Japanese, which write no spaces.
+    r"|[不没沒]|ない|ません",
     re.IGNORECASE,
 )
 
 NEGATION_SIGNS = frozenset(
     "no not never none nobody nothing nowhere neither nor without cannot hardly except excluding non t dont doesnt didnt"
-    " cant couldnt wont wouldnt shouldnt isnt arent wasnt werent havent hasnt hadnt nicht ohne nie pas jamais sans sin"
-    " nunca senza mai não nao sem niet geen zonder".split()
+    " cant couldnt wont wouldnt shouldnt isnt arent wasnt werent havent hasnt hadnt aint mustnt neednt o lack lacks lacking"
+    " nicht ohne nie pas jamais sans sin nunca senza mai nao sem niet geen zonder inte utan ikke ikkje uden uten ei ilman"
+    " bez yok".split()
 )
-"""Words of which one is there whenever `NEGATION` matches, but for `kein`: to look is cheaper than to match."""
+"""Words of which one is there whenever `NEGATION` matches in ASCII, but for `kein`: to look is cheaper than to match."""
 
 _OPPOSITES = tuple(
     pair.split("/")
     for pair in (
+        # Words that are opposites in one form only.
         "on/off in/out up/down to/from before/after above/below over/under and/or all/some all/any always/never for/against "
-        "with/without more/less most/least more/fewer max/min maximum/minimum best/worst better/worse first/last "
-        "high/low higher/lower highest/lowest big/small large/small long/short hot/cold old/new open/close open/closed "
-        "start/stop start/end begin/end enable/disable enabled/disabled activate/deactivate allow/block allow/deny "
-        "accept/reject accept/decline approve/reject increase/decrease raise/lower add/remove add/delete create/delete "
-        "buy/sell lend/borrow send/receive deposit/withdraw credit/debit import/export upload/download push/pull "
-        "encrypt/decrypt encode/decode lock/unlock install/uninstall subscribe/unsubscribe connect/disconnect "
-        "login/logout win/lose pass/fail success/failure successes/failures advantage/disadvantage "
-        "advantages/disadvantages pros/cons benefit/risk benefits/risks true/false left/right internal/external public/private "
-        "legal/illegal possible/impossible safe/unsafe able/unable male/female men/women man/woman husband/wife "
-        "boy/girl mother/father sister/brother king/queen incoming/outgoing inbound/outbound ascending/descending "
-        "read/write client/server input/output gross/net fixed/variable domestic/international arrive/depart arrival/departure "
+        "with/without more/less most/least more/fewer max/min maximum/minimum best/worst better/worse "
+        "first/last next/last next/previous past/future bought/sold won/lost sent/received lent/borrowed given/taken gave/took inside/outside into/onto upstairs/downstairs upstream/downstream indoor/outdoor indoors/outdoors "
+        "both/either everyone/nobody everything/nothing early/late earlier/later earliest/latest soon/late "
+        "pros/cons able/unable men/women man/woman mom/dad mum/dad mother/father sister/brother son/daughter "
+        "uncle/aunt niece/nephew wife/husband boy/girl king/queen male/female ascending/descending incoming/outgoing "
+        "inbound/outbound online/offline prepaid/postpaid pretax/posttax frontend/backend "
+        "north/south east/west northern/southern eastern/western horizontal/vertical "
     ).split()
 )
 
-OPPOSABLE = frozenset(word for pair in _OPPOSITES for word in pair)
+_INFLECTED = tuple(
+    pair.split("/")
+    for pair in (
+        # These and their regular forms.
+        "high/low higher/lower highest/lowest big/small large/small long/short bigger/smaller larger/smaller longer/shorter "
+        "biggest/smallest largest/smallest longest/shortest tall/short taller/shorter tallest/shortest hot/cold "
+        "hotter/colder warmer/cooler hottest/coldest old/new young/old younger/older youngest/oldest newer/older "
+        "newest/oldest cheap/expensive cheaper/pricier fast/slow faster/slower fastest/slowest quick/slow strong/weak "
+        "stronger/weaker strongest/weakest easy/hard easy/difficult easier/harder easiest/hardest rich/poor richer/poorer "
+        "richest/poorest wet/dry wetter/drier wettest/driest light/heavy light/dark lighter/heavier lighter/darker "
+        "lightest/heaviest near/far nearer/farther nearest/farthest closer/farther closest/farthest thick/thin "
+        "thicker/thinner wide/narrow wider/narrower deep/shallow deeper/shallower loud/quiet louder/quieter bright/dark "
+        "clean/dirty full/empty soft/hard sweet/sour tight/loose smooth/rough raw/cooked fresh/stale alive/dead "
+        "awake/asleep ancient/modern real/fake major/minor senior/junior odd/even "
+        "positive/negative plus/minus true/false left/right top/bottom internal/external interior/exterior "
+        "public/private legal/illegal possible/impossible safe/unsafe guilty/innocent manual/automatic analog/digital "
+        "physical/virtual gross/net fixed/variable static/dynamic domestic/international local/remote "
+        "inductive/deductive mutable/immutable synchronous/asynchronous symmetric/asymmetric bull/bear bullish/bearish "
+        "open/close open/closed start/stop start/end start/finish begin/end begin/finish enable/disable enabled/disabled "
+        "activate/deactivate allow/block allow/deny allow/forbid permit/forbid permit/prohibit approve/deny accept/reject "
+        "accept/decline accept/refuse approve/reject grant/revoke increase/decrease increase/reduce "
+        "increase/lower raise/lower raise/reduce rise/fall grow/shrink expand/collapse expand/shrink add/remove add/delete "
+        "add/subtract multiply/divide create/delete create/destroy insert/delete insert/remove append/prepend "
+        "delete/restore buy/sell lend/borrow send/receive deposit/withdraw credit/debit import/export "
+        "upload/download upgrade/downgrade push/pull push/pop encrypt/decrypt encode/decode lock/unlock "
+        "install/uninstall subscribe/unsubscribe connect/disconnect login/logout signin/signout win/lose gain/lose "
+        "gain/loss profit/loss pass/fail success/failure winner/loser advantage/disadvantage benefit/risk "
+        "arrive/depart arrival/departure enter/exit entrance/exit join/leave merge/split "
+        "attach/detach hide/show pause/resume undo/redo freeze/thaw freeze/melt charge/drain "
+        "charge/discharge fill/empty fill/drain include/exclude including/excluding "
+        "hire/fire employ/dismiss employer/employee tenant/landlord plaintiff/defendant buyer/seller "
+        "sender/receiver sender/recipient source/destination origin/destination parent/child adult/child "
+        "client/server input/output read/write "
+        "supply/demand income/expense income/expenditure asset/liability debtor/creditor debt/credit "
+        "wholesale/retail prefix/suffix hardware/software majority/minority minority/majority love/hate "
+        "birth/death born/died war/peace friend/enemy sink/float inhale/exhale "
+        "reward/punish praise/criticize admit/discharge arrest/release sunrise/sunset summer/winter spring/autumn "
+        "checking/savings king/queen groom/bride actor/actress grandmother/grandfather grandma/grandpa "
+    ).split()
+)
+
+
+def _forms(word: str) -> frozenset[str]:
+    stem = word.removesuffix("e")
+    return frozenset({word, f"{word}s", f"{word}es", f"{stem}ed", f"{stem}ing"})
+
+
+def _against(groups: Sequence[Sequence[str]], forms: Callable[[str], frozenset[str]]) -> dict[str, frozenset[str]]:
+    against: defaultdict[str, set[str]] = defaultdict(set)
+    for one, other in groups:
+        for here, there in ((one, other), (other, one)):
+            for form in forms(here):
+                against[form] |= forms(there) - {form}
+    return {word: frozenset(others) for word, others in against.items()}
+
+
+_FIXED, _BENT = _against(_OPPOSITES, lambda word: frozenset({word})), _against(_INFLECTED, _forms)
+
 OPPOSITES = {
-    word: frozenset(other for pair in _OPPOSITES if word in pair for other in pair if other != word)
-    for word in OPPOSABLE
+    word: _FIXED.get(word, frozenset()) | _BENT.get(word, frozenset()) for word in _FIXED.keys() | _BENT.keys()
 }
+OPPOSABLE = frozenset(OPPOSITES)
+
+REVERSING = frozenset("un dis de in im il ir non anti mis".split())
+"""What stands before a word and turns its meaning round, as in `mute` and `unmute`."""
+
+FACING = tuple(
+    pair.split("/")
+    for pair in "hypo/hyper pre/post under/over in/ex im/ex up/down inter/intra pro/anti micro/macro".split()
+)
+"""What stands before the same word for opposite things, as in `hypotension` and `hypertension`."""
 
 UNITS = {
     word: group.split()[0]
@@ -77,10 +166,29 @@ UNITS = {
         "ml milliliter milliliters millilitre millilitres/gallon gallons/cup cups/tbsp tablespoon tablespoons/"
         "tsp teaspoon teaspoons/celsius centigrade/fahrenheit/kelvin/usd dollar dollars/eur euro euros/jpy yen/gbp/"
         "chf franc francs/inr rupee rupees/cny rmb yuan/mxn peso pesos/aud/cad/kb kilobyte kilobytes/mb megabyte megabytes/"
-        "gb gigabyte gigabytes/tb terabyte terabytes/mph/kph kmh/watt watts/volt volts/acre acres/hectare hectares"
+        "gb gigabyte gigabytes/tb terabyte terabytes/mph/kph kmh/watt watts/volt volts/acre acres/hectare hectares/"
+        "mg milligram milligrams/mcg µg μg microgram micrograms/pint pints/quart quarts/nm nanometer nanometers nanometre"
+        " nanometres/ms millisecond milliseconds/joule joules/calorie calories/kcal kilocalorie kilocalories/hz hertz/"
+        "khz kilohertz/mhz megahertz/ghz gigahertz/kw kilowatt kilowatts/kwh/mw megawatt megawatts/ampere amperes amp amps/"
+        "pascal pascals/psi/newton newtons/btc bitcoin bitcoins/eth ethereum/krw/sek krona kronor/nok/dkk krone kroner/"
+        "pln zloty zlotys/brl reais/try lira liras/rub ruble rubles rouble roubles/thb baht/zar rand/sgd/hkd/nzd/cent cents/"
+        "penny pence"
     ).split("/")
     for word in group.split()
 }
+
+BITS = frozenset("kb mb gb tb kbps mbps gbps tbps kbit mbit gbit tbit kbits mbits gbits tbits".split())
+"""Words that mean bits or bytes, by their case."""
+
+AFTER_NUMBERS = {
+    word: group.split()[0]
+    for group in (
+        "s sec secs second seconds/min mins minute minutes/h hr hrs hour hours/day days/night nights/week weeks/month months/"
+        "year years yr yrs/decade decades/century centuries/g/l/m/v/w/k/c/f"
+    ).split("/")
+    for word in group.split()
+}
+"""What is a unit only where a number stands before it."""
 
 LANGUAGES = frozenset(
     "english french spanish german italian portuguese dutch russian chinese mandarin cantonese japanese korean arabic hindi"
@@ -122,6 +230,8 @@ PERSONS = {
     **dict.fromkeys("she her hers".split(), "her"),
     **dict.fromkeys("they them their theirs".split(), "their"),
 }
+
+SUBJECTS = dict.fromkeys("i my me mine we us our".split(), "my") | dict.fromkeys("you your yours".split(), "your")
 
 POLITE = re.compile(
     r"\b(?:please|pls|thanks(?: a lot| in advance)?|thank you|hi|hello|hey|(?:can|could|would|will) you (?:please )?(?:tell|show|explain to|give)"

@@ -18,6 +18,16 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Add 1 and 1", "Add 1"),
         ("Who came first?", "Who came third?"),
         ("How many thousand stars?", "How many million stars?"),
+        ("How many is a billion?", "How many is a million?"),
+        ("Take .5 ml of it", "Take 5 ml of it"),
+        ("Is -5 degrees cold?", "Is 5 degrees cold?"),
+        ("Is \u22125 cold?", "Is 5 cold?"),
+        ("A fee of ₹100", "A fee of ₩100"),
+        ("Wake me at 5 am", "Wake me at 5 p.m."),
+        ("Add ½ of it", "Add ¼ of it"),
+        ("Open the fourth window", "Open the fifth window"),
+        ("When was World War I?", "When was World War II?"),
+        ("Eggs for a dozen", "Eggs for a hundred"),
     ],
     guards.identifiers: [
         ("Track parcel ZX-81", "Track parcel ZX-82"),
@@ -29,6 +39,9 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Delete /tmp/old", "Delete /tmp/new"),
         ("Who posts under #sourdough?", "Who posts under sourdough?"),
         ("Call user_name", "Call user.name"),
+        ("Follow plan b", "Follow plan a"),
+        ("Take vitamin A", "Take vitamin D"),
+        ("Learn C", "Learn R"),
     ],
     guards.dates: [
         ("Is the pool open on Monday?", "Is the pool open on Sunday?"),
@@ -46,6 +59,10 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Bake at 180 °C", "Bake at 180 °F"),
         ("Ten dollars in change", "Ten euros in change"),
         ("How much is a litre?", "How much is a gallon?"),
+        ("Take 5 mg of it", "Take 5 mcg of it"),
+        ("Rest for 30 seconds", "Rest for 30 minutes"),
+        ("Rest for two weeks", "Rest for two months"),
+        ("A file of 5 Mb", "A file of 5 MB"),
     ],
     guards.language: [
         ("Say hello in French", "Say hello in Spanish"),
@@ -58,6 +75,9 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Read userName from the form", "Read userMail from the form"),
         ("Explain a->b", "Explain a=>b"),
         ("Does it start with -v", "Does it start"),
+        ("Run it with -R", "Run it with -F"),
+        ("Match [a-z]", "Match [A-Z]"),
+        ("Print a[0]", "Print a[1]"),
     ],
     guards.names: [
         ("What is the capital of Spain?", "What is the capital of France?"),
@@ -74,6 +94,11 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Darf man das?", "Darf man das nicht?"),
         ("Un gâteau avec œufs", "Un gâteau sans œufs"),
         ("Nobody is not welcome", "Nobody is welcome"),
+        ("Tea w/o milk", "Tea and milk"),
+        ("Foods lacking iron", "Foods containing iron"),
+        ("Får man gå?", "Får man inte gå?"),
+        ("Можно ли ждать?", "Можно ли не ждать?"),
+        ("这个可以吃吗", "这个不可以吃吗"),
     ],
     guards.opposites: [
         ("How do I enable the alarm?", "How do I disable the alarm?"),
@@ -84,6 +109,21 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Buy a boat", "Sell a boat"),
         ("Roll up", "Roll down"),
         ("Walk to the lake", "Walk from the lake"),
+        ("Undo the edit", "Redo the edit"),
+        ("Mute the call", "Unmute the call"),
+        ("Is zipping files slow?", "Is unzipping files slow?"),
+        ("Why did they agree?", "Why did they disagree?"),
+        ("What is hypotension?", "What is hypertension?"),
+        ("Hiding a column", "Showing a column"),
+        ("Sizes of paused videos", "Sizes of resumed videos"),
+    ],
+    guards.marks: [
+        ("What does 👍 mean?", "What does 👎 mean?"),
+        ("Which flag is 🇵🇪?", "Which flag is 🇳🇴?"),
+        ("Who sends :)", "Who sends :("),
+        ("Is x < y?", "Is x > y?"),
+        ("What is & for?", "What is && for?"),
+        ("A fee of 100€", "A fee of 100$"),
     ],
     guards.quotes: [
         ('Translate "sea"', 'Translate "lake"'),
@@ -110,6 +150,12 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Is it mine?", "Is it yours?"),
         ("How old is he?", "How old is she?"),
         ("Feed my cat", "Feed the cat"),
+    ],
+    guards.subjects: [
+        ("Can you whistle?", "Can I whistle?"),
+        ("How old are you?", "How old am I?"),
+        ("How do you help me?", "How do I help you?"),
+        ("Where do we meet?", "Where do you meet?"),
     ],
     guards.words: [
         ("The capital of Norway", "The capital of Sweden"),
@@ -139,12 +185,20 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("Save 20 %", "Save 20%"),
         ("Between 5 and 9", "Between 9 and 5"),
         ("Add salt", "Add some salt"),
+        ("Wake me at 5 am", "Wake me at 5am"),
+        ("Wake me at 5 p.m.", "Wake me at 5 pm."),
+        ("Eggs for a dozen", "Eggs for 12"),
+        ("Is the 5-litre pot full?", "Is the 5 litre pot full?"),
+        ("AM I IN LEVEL VI", "am I in level vi"),
     ],
     guards.identifiers: [
         ("Track parcel ZX-81.", "Please track parcel (ZX-81)"),
         ("Write to kim@post.test, please", "Write to kim@post.test"),
         ("What is well-known?", "What is well known?"),
         ("Why? Because.", "Why! Because,"),
+        ("I'd say it's a cat's", "A cat's, I say"),
+        ("r u there", "are you there"),
+        ("Take a walk. A short one", "take a walk, a short one"),
     ],
     guards.dates: [
         ("Is it open on Mondays?", "Is it open on monday?"),
@@ -155,6 +209,8 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("Walk 5 kilometres", "Walk 5 km"),
         ("A cup of tea", "Two cups of tea"),
         ("Bake at 180 °C", "Bake at 180°c"),
+        ("Rest for 3 hrs", "Rest for three hours"),
+        ("A second look at the day", "A look at it"),
     ],
     guards.language: [
         ("Say hello in French", "How do I say hello in french?"),
@@ -175,11 +231,20 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("I can't swim", "I cannot swim"),
         ("Isn\u2019t it late?", "Is it not late?"),
         ("A knot in a note", "A note in a knot"),
+        ("Ça marche où ?", "Où ça marche ?"),
     ],
     guards.opposites: [
         ("Turn it on or off", "Turn it off or on"),
         ("Open and close the lid", "Open the lid"),
         ("How high is it?", "How tall is it?"),
+        ("Muting a call", "Mute the calls"),
+        ("A unit of time", "It is of time"),
+    ],
+    guards.marks: [
+        ("Feed the cat 🙏", "Feed the cat"),
+        ("What does ❤️ mean?", "What does ❤ mean?"),
+        ("Tea (green), please?!", "Tea: green… please"),
+        ("हिन्दी में बोलो", "हिन्दी में लिखो"),
     ],
     guards.quotes: [
         ('Translate "sea"', "Translate “sea”"),
@@ -198,6 +263,12 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("How to fix a bike?", "How do I fix my bike?"),
         ("Where is our tent?", "Where is my tent?"),
         ("Can you whistle?", "Can I whistle?"),
+    ],
+    guards.subjects: [
+        ("How do I fix a bike?", "How do you fix a bike?"),
+        ("Where do I park?", "Where is the park?"),
+        ("Can we park here? My car is small", "Can I park here?"),
+        ("Could you tell me if I may park here?", "May I park here?"),
     ],
     guards.words: [
         ("How do I clean a flute?", "how can I clean the flutes"),
@@ -222,7 +293,7 @@ CASES_PASSED = [(guard, *pair) for guard, pairs in PASS.items() for pair in pair
 SENTENCES = st.lists(
     st.sampled_from(
         [
-            *"Who is not my 3 on off A-1 'x' \" km French Paris f() --x °C °F today from To the cat cats' IT when did won't ?".split(),
+            *"Who is not my 3 on off A-1 'x' \" km French Paris f() --x °C °F today from To the cat cats' IT when did won't ? you -3 .5 pm plan b VI 👍 && mute unmute 2 h".split(),
             "é",
             "\n",
         ]

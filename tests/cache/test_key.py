@@ -260,6 +260,19 @@ def test_the_bound_of_the_length_can_be_set() -> None:
         "tell me more",
         "make it shorter",
         "Can you explain that?",
+        "what else?",
+        "2",
+        "shorter please",
+        "the same but in Python",
+        "translate to French",
+        "rewrite it in a formal tone",
+        "could you elaborate on the third point?",
+        "Which one is cheaper?",
+        "What are the differences?",
+        "what was my last question?",
+        "Where is the station you mentioned?",
+        "give me another",
+        "und warum?",
     ],
 )
 def test_a_follow_up_needs_its_history(text: str) -> None:
@@ -274,6 +287,10 @@ def test_a_follow_up_needs_its_history(text: str) -> None:
         "How do I reset my password?",
         "Is it possible to return an order that arrived damaged?",
         "Why was my card declined?",
+        "Which one is cheaper, the bus or the train?",
+        "What are the differences between tea and coffee?",
+        "Is fish without scales safe?",
+        "Make a list of Nordic capitals",
     ],
 )
 def test_what_stands_alone_is_no_follow_up(text: str) -> None:

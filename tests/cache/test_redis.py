@@ -561,10 +561,10 @@ def test_more_than_ten_thousand_are_selected_and_cleared(store: RedisStore, raw:
         "secret", "http://localhost", "redis://", "redis://:secret", "redis://:secret/1@host", "redis://user:secret@",
         "redis://u:1/secret@host:6379/0", "redis://u:secret@host/zero", "redis://u:secret@host:port/0",
         "redis://u:secret@[::1", "redis://u:secret@host?no_such_option=1", "redis://u:secret@host?db=secret",
-        "unix://", "localhost:6379",
+        "unix://", "localhost:6379", b"redis://secret",
     ],
 )  # fmt: skip
-def test_a_malformed_url_says_how_to_mend_it(url: str) -> None:
+def test_a_malformed_url_says_how_to_mend_it(url: Any) -> None:
     """Each malformed address is refused with an example, and nothing of it is quoted."""
     with pytest.raises(ValueError, match="rediss://user:password@host:6379/0") as error:
         SemanticCache(url=url)

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llm_costopt import Answer, Message, Question, SemanticCache, cache_scope
+from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.refresh import LEASE
 
 RICE, RICE_TOO = "How do I cook rice?", "how can i cook the rice"
@@ -116,6 +118,51 @@ def test_a_wrong_hit_is_not_served_to_that_question_again(make: Make, tmp_path: 
         assert found(one, "How can I cook rice?") == ("rice", False)
 
 
+@pytest.mark.parametrize("threshold", [0.8, None], ids=["threshold", "max_error"])
+def test_a_wrong_answer_is_not_served_from_beside_it(threshold: float | None) -> None:
+    """Many stored wordings with one answer are all parted from a question by one complaint; another answer may be served."""
+    cache = SemanticCache(threshold=threshold, guards=[], rng=lambda: 0.999, min_hit_rate=0)
+    words = [
+        "How do I get a refund?",
+        "How can I get a refund?",
+        "What is the way to get a refund?",
+        "how to get refunds",
+    ]
+    for text in [*words, *(f"How do I get a refund of it {'again ' * n}?" for n in range(1, 21))]:
+        cache.save(ask(text), Answer(text="Fill in the form and send it to us."), "form")
+    asked = "How do I give a refund?"
+    hit = cache.find(ask(asked))
+    assert hit
+    assert cache.feedback(hit.id, ok=False)
+
+    assert cache.find(ask(asked)) is None
+    other = cache.find(ask("How would I get a refund?"))
+    assert other
+    assert other.payload == "form"
+    cache.save(ask(asked), Answer(text="Open the till and count the money out."), "till")
+    assert found(cache, asked) == ("till", False)
+
+
+def test_a_complaint_holds_though_nothing_can_be_embedded(make: Make, tmp_path: Path) -> None:
+    """Where what is near cannot be looked for, the entry that was complained about is parted all the same."""
+    cache = make(path=tmp_path / "cache.db")
+    cache.save(ask(RICE), GOOD, "rice")
+    hit = cache.find(ask(RICE_TOO))
+    assert hit is not None
+
+    class Failing:
+        name = cache.embedder.name
+
+        def embed(self, text: str) -> Vector:
+            raise ConnectionError(text)
+
+    other = make(path=tmp_path / "cache.db", embedder=Failing())
+
+    assert other.feedback(hit.id, ok=False)
+    assert other.stats().errors == 1
+    assert found(cache, RICE_TOO) is None
+
+
 def test_a_wrong_exact_hit_is_deleted(make: Make) -> None:
     """Where the very answer to a question is wrong, nobody gets it any more."""
     cache = make()
@@ -125,6 +172,24 @@ def test_a_wrong_exact_hit_is_deleted(make: Make) -> None:
     assert cache.feedback(hit.id, ok=False)
 
     assert (found(cache, RICE), found(cache, RICE_TOO), cache.stats().entries) == (None, None, 0)
+
+
+def test_a_wrong_answer_to_what_has_no_direction_is_deleted(make: Make) -> None:
+    """A question whose vector is all zeros has nothing near it."""
+
+    class Flat:
+        name = "flat"
+
+        def embed(self, text: str) -> Vector:
+            return np.zeros(2, dtype=np.float32)
+
+    cache = make(embedder=Flat())
+    cache.save(ask(RICE), GOOD, "bad")
+    hit = cache.find(ask(RICE))
+    assert hit is not None
+    assert cache.feedback(hit.id, ok=False)
+
+    assert (found(cache, RICE), cache.stats().errors) == (None, 0)
 
 
 def test_feedback_by_the_question(make: Make) -> None:

@@ -85,6 +85,8 @@ async def test_tasks_and_threads_keep_their_own() -> None:
         ({"epoch": 7}, TypeError, "epoch is a text"),
         ({"kind": "news"}, ValueError, "static, summary, label, live"),
         ({"tags": "kb"}, TypeError, r"tags=\['kb'\]"),
+        ({"tags": [7]}, TypeError, r"tags=\['kb'\]; got \[7\]"),
+        ({"kind": ["live"]}, ValueError, "static, summary, label, live"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from llm_costopt.cache.embed import Vector, WordLlamaEmbedder
 from llm_costopt.cache.local import USES
 from llm_costopt.cache.records import Hit
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
 RICE = "How do I cook rice?"
@@ -584,12 +586,49 @@ def test_an_expired_answer_does_not_hide_a_fresh_one(make: Make, clock: Clock) -
         ({"single_flight": -1}, "at least 0 seconds"),
         ({"max_words": -1}, r"at least 0 \(exact hits only\), such as 50; got -1"),
         ({"path": "/nowhere/at/all/cache.db"}, "folder"),
+        ({"mode": None}, "mode is 'on', 'observe' or 'off', not None"),
+        ({"endpoints": ["search"]}, r"endpoints is a mapping by endpoint.*got \['search'\]"),
+        ({"max_error": "0.01"}, r"max_error is a share.*got '0\.01'"),
+        ({"threshold": True}, "threshold is a cosine.*got True"),
+        ({"ttl": "1h"}, "ttl is a number of seconds.*got '1h'"),
+        ({"ttl": timedelta(hours=1)}, "ttl is a number of seconds.*got datetime"),
+        ({"ttl": {"static": "1h"}}, "ttl is a number of seconds by kind.*'1h'"),
+        ({"timeout": None}, "timeout is seconds above 0.*got None"),
+        ({"namespace": None}, "namespace is a text, such as 'acme'; got None"),
     ],
 )
 def test_a_wrong_argument_is_refused(options: dict[str, Any], message: str) -> None:
     """Each is a ValueError that tells what was given and what would be right."""
     with pytest.raises(ValueError, match=message):
         SemanticCache(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedder": "all-MiniLM-L6-v2"},
+        {"index": "faiss"},
+        {"guards": "numbers"},
+        {"guards": None},
+        {"clock": 5.0},
+        {"rng": None},
+    ],
+    ids=str,
+)
+def test_a_part_that_cannot_work_is_refused(options: dict[str, Any]) -> None:
+    """What would make each lookup or each answer fail, and be counted only, is told at once by its name."""
+    with pytest.raises(TypeError, match=f"^{next(iter(options))} "):
+        SemanticCache(**options)
+
+
+def test_ages_below_zero_delete_nothing(make: Make) -> None:
+    """An age of minus one second would mean whatever was stored before the next second begins: everything."""
+    cache = make()
+    cache.save(ask(RICE), GOOD, "rice")
+
+    with pytest.raises(ValueError, match="older_than is a number of seconds, such as 3600; got -1"):
+        cache.invalidate(older_than=-1)
+    assert cache.find(ask(RICE))
 
 
 def test_threads_may_share_a_cache(make: Make) -> None:
@@ -618,6 +657,7 @@ def test_threads_may_share_a_cache(make: Make) -> None:
 HELPERS = """
 import os, sys
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import Answer, Message, Question
 
 def ask(text):
@@ -740,6 +780,20 @@ def test_feedback_is_a_score_of_the_cache() -> None:
     cache.feedback(ask(RICE), ok=False)
 
     assert told == [(hit.id, 1.0, "cache"), (hit.id, 0.0, "cache")]
+
+
+def test_a_ledger_takes_no_scores_of_a_cache(tmp_path: Path) -> None:
+    """What cannot be called with a score of the cache is refused at once with the way out, not counted as failures later."""
+    ledger = Ledger(tmp_path / "costs.db")
+
+    with pytest.raises(TypeError, match=r"alerts\.score.*stats\(\)\.checked.*ledger\.score\(record_id, score\)"):
+        SemanticCache(on_score=ledger.score)
+
+
+def test_whoever_does_not_say_how_it_is_called_may_be_told() -> None:
+    """A callable without a signature is taken as it is, and one that takes anything too."""
+    for on_score in (dict, lambda *_, **__: None):
+        assert SemanticCache(on_score=on_score).stats().errors == 0
 
 
 def test_a_score_that_cannot_be_told_is_counted(caplog: pytest.LogCaptureFixture) -> None:

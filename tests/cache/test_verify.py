@@ -69,6 +69,17 @@ def test_what_stands_alone_must_pass_every_guard() -> None:
     assert candidate(ASKED, confirmed) == 0
 
 
+def test_what_all_say_who_agree_may_not_be_replaced() -> None:
+    """Three who book for June confirm nothing about July; where each names another month, the answer serves for any."""
+    june = [near(0.9 - n / 100, text=f"{word} a boat for june") for n, word in enumerate(["book", "rent", "get me"])]
+    months = [near(0.9 - n / 100, text=f"book a boat for {month}") for n, month in enumerate(["june", "may", "march"])]
+
+    assert candidate("book a boat for july", june) is None
+    assert candidate("book a boat for july", months) == 0
+    assert candidate("book a boat", june) == 0
+    assert candidate("book a boat for early june", june) == 0
+
+
 def test_swapped_roles_are_refused_however_many_agree() -> None:
     """The same words in another order are another question, whatever the neighbours say."""
     stored = [
