@@ -11,6 +11,7 @@ from llm_costopt import endpoint
 from llm_costopt.cache.policies import Policies
 from llm_costopt.cache.records import Checked
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.cache.sqlite import SQLiteStore
 from llm_costopt.presets import CACHE
 from llm_costopt.types import Answer, Message, Question
 from tests.cache.test_budget import traffic
@@ -251,8 +252,10 @@ def test_endpoints_learn_together(tmp_path: Path) -> None:
         for text, right in traffic(300):
             answer(cache, text, right)
 
-    assert cache._store.learned() is not None
     cache.close()
+    store = SQLiteStore(tmp_path / "cache.db")
+    assert store.learned() is not None
+    store.close()
 
 
 def test_an_explanation_is_that_of_the_endpoint() -> None:
