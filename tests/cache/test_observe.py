@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from llm_costopt import endpoint
-from llm_costopt.cache.policies import Policies
 from llm_costopt.cache.records import Checked
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.cache.sqlite import SQLiteStore
@@ -153,8 +152,7 @@ def test_the_switch_frees_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> No
 
 def bars(cache: SemanticCache) -> tuple[float, float]:
     """Say which shadow rate and which threshold hold for the present call, 0 for the one that is not used."""
-    policies: Policies = cache._policies
-    policy = vars(policies.here())
+    policy = vars(cache._parts.policies.here())
     return policy.get("_shadow_rate", 0), policy.get("_threshold", 0)
 
 
