@@ -1,47 +1,13 @@
-"""Why a request hit or missed: the candidates, what speaks for and against each, and the decision."""
+"""Why a request hits or misses: the steps of a lookup without their effects, the candidates and the decision."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Considered:
-    """A stored question near the one that was asked."""
-
-    entry: str
-    """The id of its entry."""
-    text: str
-    """The stored question."""
-    similarity: float
-    """Cosine of the two questions."""
-    answer: int
-    """Which answer it has: candidates with the same number have answers that say the same, numbered from 1."""
-    against: tuple[str, ...]
-    """The guards that speak against it. Some are final; what other entries confirm may be served against the rest."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What a policy makes of the candidates."""
-
-    considered: Sequence[Considered]
-    """The candidates, nearest first."""
-    chosen: int | None
-    """Which of them might be served; None if none may."""
-    sure: float | None
-    """The probability that its answer serves; None if nobody estimated it."""
-    bar: float
-    """What `sure` must reach, or the similarity if there is no `sure`."""
-    evidence: Mapping[str, float]
-    """What the probability was made from, by name."""
-
-    @property
-    def serves(self) -> bool:
-        """Tell whether the chosen candidate is served."""
-        if self.chosen is None:
-            return False
-        return (self.considered[self.chosen].similarity if self.sure is None else self.sure) >= self.bar
+from llm_costopt.cache.judgement import Judgement
+from llm_costopt.cache.key import exact_only
+from llm_costopt.cache.lookup import key_for, kind_for, near, vector_of
+from llm_costopt.cache.parts import Parts
+from llm_costopt.types import Question
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +38,34 @@ class Explanation:
         return "\n".join(lines)
 
 
-def decision(judgement: Judgement) -> str:
+def explain(parts: Parts, question: Question) -> Explanation:
+    """Say what a lookup of *question* would do, and why; nothing is counted, learned or served."""
+    key, mode = key_for(parts, question), parts.chosen.now().mode
+    kind = kind_for(key)
+    if mode == "off":
+        return Explanation(text=key.text, kind=kind, decision="a miss: the cache is switched off", judgement=None)
+    entry = parts.store.get(key.exact)
+    judgement = None
+    if entry is not None and (entry.expires_at is None or parts.clock() < entry.expires_at):
+        says = "an exact hit: this very request is stored"
+    elif reason := exact_only(question, key.text, parts.max_words):
+        says = f"a miss: only the very same request may hit ({reason})"
+    elif kind == "creative":
+        says = "a miss: creative work is not cached"
+    elif parts.economy.is_off(key.endpoint):
+        says = "a miss: matching by meaning hits too rarely here and is left off for a while"
+    elif (vector := vector_of(parts, key.text)) is None:
+        says = "a miss: the words have no meaning that could be compared"
+    else:
+        around = near(parts, key.exact, key.scope, vector)
+        judgement = parts.policies.here().judge(key.text, around.neighbours, around.entries)
+        says = _decision(judgement)
+    if mode == "observe":
+        says = f"a miss, since the cache merely observes; else {says}"
+    return Explanation(text=key.text, kind=kind, decision=says, judgement=judgement)
+
+
+def _decision(judgement: Judgement) -> str:
     """Say in one sentence what *judgement* comes to."""
     if not judgement.considered:
         return "a miss: nothing is stored in this scope"

@@ -8,8 +8,8 @@ from typing import Any, Self, TypeAlias
 
 from llm_costopt.cache.agree import is_prose, names
 from llm_costopt.cache.budget import ErrorBudget
-from llm_costopt.cache.explain import Considered, Judgement
 from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, refusal
+from llm_costopt.cache.judgement import Considered, Judgement
 from llm_costopt.cache.verifier import Verifier
 from llm_costopt.cache.verify import FEATURES, Evidence, Neighbour, candidate, evidence, together
 from llm_costopt.recent import Recent

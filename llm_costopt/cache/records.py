@@ -126,6 +126,8 @@ class Tally:
         self._not_stored: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._noted: Counter[str] = Counter()
+        self.noted_at = float("-inf")
+        """When `unnoted` was asked last."""
 
     def count(self, what: str) -> None:
         """Count one of the fields of `CacheStats`."""
@@ -149,9 +151,10 @@ class Tally:
             self._counts["agreed"] += right
             self._counts["visible_thousandths"] += round(1000 * seen)
 
-    def unnoted(self) -> dict[str, int]:
-        """Return what was counted since this was asked last."""
+    def unnoted(self, now: float) -> dict[str, int]:
+        """Return what was counted until *now* since this was asked last."""
         with self._lock:
+            self.noted_at = now
             new = self._counts - self._noted
             self._noted = self._counts.copy()
             return dict(new)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from llm_costopt import endpoint
-from llm_costopt.cache.policies import Policies
 from llm_costopt.cache.records import Checked
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.cache.sqlite import SQLiteStore
 from llm_costopt.presets import CACHE
 from llm_costopt.types import Answer, Message, Question
 from tests.cache.test_budget import traffic
@@ -152,8 +152,7 @@ def test_the_switch_frees_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> No
 
 def bars(cache: SemanticCache) -> tuple[float, float]:
     """Say which shadow rate and which threshold hold for the present call, 0 for the one that is not used."""
-    policies: Policies = cache._policies
-    policy = vars(policies.here())
+    policy = vars(cache._parts.policies.here())
     return policy.get("_shadow_rate", 0), policy.get("_threshold", 0)
 
 
@@ -251,8 +250,10 @@ def test_endpoints_learn_together(tmp_path: Path) -> None:
         for text, right in traffic(300):
             answer(cache, text, right)
 
-    assert cache._store.learned() is not None
     cache.close()
+    store = SQLiteStore(tmp_path / "cache.db")
+    assert store.learned() is not None
+    store.close()
 
 
 def test_an_explanation_is_that_of_the_endpoint() -> None:

@@ -696,7 +696,7 @@ cache, memory = (SemanticCache(path=path, max_words=0, ttl=None) for path in (sy
 save(cache, "before")
 save(memory, "before")
 # As another thread of the parent may leave them for the child.
-locked = [cache._tally._lock, cache._vectors._lock, cache._store._index._lock, memory._tally._lock]
+locked = [p._lock for p in (cache._parts.tally, cache._parts.vectors, cache._parts.store._index, memory._parts.tally)]
 (go, gone), children = os.pipe(), []
 for lock in locked:
     lock.acquire()
