@@ -11,6 +11,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from llm_costopt.cache.scope import cache_scope
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.cache.store import Entry, Selection
 from llm_costopt.types import Answer, Message, Question
+from tests.cache.test_budget import replay, traffic
 from tests.redis_server import RedisServer
 from tests.tls_front import TLSFront
 
@@ -784,6 +786,33 @@ def test_a_redis_that_is_not_there_yet(own_redis: RedisServer, make: Make, ticks
 
     assert save(cache, RICE)
     assert served(make(own_redis), RICE) == "exact"
+
+
+def test_what_was_kept_outlives_a_start_without_redis(own_redis: RedisServer, make: Make, ticks: Clock) -> None:
+    """A cache that could not read what was learned does not write over it, but goes on from it and learns further."""
+    options: dict[str, Any] = {"threshold": None, "namespace": "", "rng": lambda: 0.99}
+    opened = partial(RedisStore, own_redis.url, namespace="", embedder="e", timeout=SLOW, clock=lambda: NOW)
+    requests = traffic(400)
+
+    def kept() -> str | None:
+        with closing(opened()) as store:
+            return store.learned()
+
+    usual, first = make(own_redis, **options), 0
+    while kept() is None:
+        replay(usual, requests[first : first + 1])
+        first += 1
+    own_redis.kill()
+    late = make(own_redis, **options)
+    own_redis.start()
+    ticks.now += 6
+    with closing(opened()) as store:
+        store.keep_learned("null")  # what another process has learned: nothing that would be learned here
+
+    replay(late, requests[:first])
+    assert kept() == "null"
+    replay(late, requests[first:])
+    assert kept() not in {None, "null"}
 
 
 def test_flushing_or_dropping_an_index_in_the_middle(own_redis: RedisServer, make: Make) -> None:
