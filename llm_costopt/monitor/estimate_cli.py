@@ -36,7 +36,7 @@ def estimate_(
         list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHED, $ per million tokens.")
     ] = None,
     measured: Annotated[Path | None, typer.Option("--from", help="A ledger to take all of this from.")] = None,
-    hours: Annotated[float | None, typer.Option(help="With --from, how far to look back.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="With --from, how far to look back.")] = None,
     document: Annotated[bool, typer.Option(help="Compute the example of the product's document.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:

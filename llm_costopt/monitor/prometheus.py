@@ -164,6 +164,7 @@ class PrometheusExporter:
     def _model(self, name: str | None) -> str:
         if name is None:
             return "unknown"
+        name = name.encode(errors="replace").decode()  # half a character would fail every scrape from then on
         if name in self._models or len(self._models) < _MOST_MODELS:
             self._models.add(name)
             return name

@@ -253,3 +253,15 @@ def test_a_missing_extra_names_the_install_line() -> None:
 
     assert out.stdout.startswith("MissingExtraError")
     assert "pip install 'llm-costopt[prometheus]'" in out.stdout
+
+
+def test_no_name_breaks_a_scrape() -> None:
+    """Quotes, line ends and halves of characters in a model's name end where the label ends."""
+    exporter = PrometheusExporter()
+    names = ['a"} 1\nllm_cost_usd_total{model="b', "c\\", "d\ud83d"]
+    for name in names:
+        exporter(call(name, model=name))
+    families = list(text_string_to_metric_families(generate_latest(exporter.registry).decode()))
+    labels = {s.labels["model"] for f in families for s in f.samples if s.name == "llm_cost_usd_total"}
+
+    assert labels == {*names[:2], "d?"}
