@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, Self
 
 from llm_costopt.monitor.alert_rules import Rule, Severity, default_rules
@@ -59,6 +60,9 @@ class Alerts:
         batches: tells how the work of batches stands.
         every: seconds between two looks; None if nobody looks but who calls `check`.
         clock: tells the time in seconds since the epoch.
+
+    Raises:
+        ValueError: *every* is no number above 0.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Alerts:
         every: float | None = 15.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        if every is not None and not (isinstance(every, Real) and 0 < every <= threading.TIMEOUT_MAX):
+            raise ValueError(f"every is a number of seconds above 0, or None for no looks of its own, not {every!r}")
         self._sinks = tuple(sinks)
         self._rules = default_rules() if rules is None else tuple(rules)
         self._summary, self._budgets, self._batches = summary, budgets, batches

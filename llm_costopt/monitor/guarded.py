@@ -5,13 +5,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from llm_costopt.errors import place_of
 from llm_costopt.types import CallRecord, OnRecord
 
 log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Swallow what fails inside *what*: it is counted in `failures`, and logged the first time."""
+    """Swallow what fails inside *what*: it is counted in `failures`, and logged the first time.
+
+    The log tells the kind and the place of the error, not its message, which may quote a login or a URL.
+    """
 
     def __init__(self, what: str) -> None:
         self.failures = 0
@@ -23,12 +27,13 @@ class Guard:
         """Run what stands under `with` to its end or its first error."""
         try:
             yield
-        except Exception:  # whatever fails here must not fail the user's call
+        except Exception as error:  # noqa: BLE001 - whatever fails here must not fail the user's call
             with self._lock:
                 self.failures += 1
                 first = self.failures == 1
             if first:
-                log.warning("%s failed; from here on, this is only counted", self._what, exc_info=True)
+                kind, place = type(error).__name__, place_of(error)
+                log.warning("%s failed (%s); from here on, this is only counted\n%s", self._what, kind, place)
 
 
 def each(*told: OnRecord) -> OnRecord:

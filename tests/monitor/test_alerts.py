@@ -381,3 +381,10 @@ def test_the_kinds_and_thresholds_are_those_of_prometheus() -> None:
         assert rule.limit in limits, rule.name
         assert rule.severity == other["labels"]["severity"]
     assert set(shipped) == {"LLMExporterFailures", "LLMMetricsMissing"}  # which are about the scrape itself
+
+
+@pytest.mark.parametrize("every", [0, -1, float("nan"), float("inf"), "15"])
+def test_a_pause_that_is_none_is_refused(every: Any) -> None:
+    """Looks without a pause between them would take a processor; a text would end the thread."""
+    with pytest.raises(ValueError, match="number of seconds above 0"):
+        Alerts([], every=every)
