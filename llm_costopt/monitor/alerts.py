@@ -13,7 +13,7 @@ from llm_costopt.monitor.alert_rules import Rule, Severity, default_rules
 from llm_costopt.monitor.guarded import Guard
 from llm_costopt.monitor.stream import About
 from llm_costopt.monitor.summary import Summary
-from llm_costopt.monitor.watched import Batches, SpendingLimit
+from llm_costopt.monitor.watched import Batches, SpendingLimit, name_of
 from llm_costopt.monitor.windows import Facts, Windows, facts
 from llm_costopt.types import CallRecord
 
@@ -173,10 +173,15 @@ class Alerts:
         return alert
 
     def _facts(self, now: float) -> Facts | None:
+        budgets, batches = {}, None
+        for budget in self._budgets:
+            with self._guard():
+                budgets[name_of(budget)] = float(budget.spent / budget.usd), budget.elapsed
         with self._guard():
             batches = self._batches() if self._batches else None
-            return facts(self._windows, now, summary=self._summary, budgets=self._budgets, batches=batches)
-        return None
+        with self._guard():
+            return facts(self._windows, now, summary=self._summary, budgets=budgets, batches=batches)
+        return None  # without the summary that was asked for, this process's totals would begin and end alerts wrongly
 
     def __enter__(self) -> Self:
         return self
