@@ -47,7 +47,7 @@ def estimate_(
         return
     found: dict[str, Any] = {} if measured is None else _measured(measured, hours, strong)
     inputs = {**found.get("inputs", {}), **given}
-    if missing := [f"--{name.replace('_', '-')}" for name in _NEEDED if not inputs.get(name)]:
+    if missing := [f"--{name.replace('_', '-')}" for name in _NEEDED if not inputs.get(name) and name not in given]:
         raise ValueError(f"give {', '.join(missing)}, or a ledger with --from in which it can be read")
     result = estimate(**inputs, prices=Prices(_prices(price or [])))
     if as_json:
