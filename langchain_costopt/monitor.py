@@ -90,7 +90,7 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
         redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
-        TypeError: what should be called cannot be.
+        TypeError: what should be called cannot be, or what should be a text is none.
         ValueError: the ledger cannot be opened.
     """
 

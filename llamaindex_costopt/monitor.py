@@ -81,7 +81,7 @@ class CostEventHandler(BaseEventHandler):
         redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
-        TypeError: what should be called cannot be.
+        TypeError: what should be called cannot be, or what should be a text is none.
         ValueError: the ledger cannot be opened.
     """
 

@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Literal, Self
 
 from llm_costopt.monitor.alert_rules import Rule, Severity, default_rules
-from llm_costopt.monitor.guarded import Guard
+from llm_costopt.monitor.guarded import Guard, callables
 from llm_costopt.monitor.stream import About
 from llm_costopt.monitor.summary import Summary
 from llm_costopt.monitor.watched import Batches, SpendingLimit, name_of
@@ -62,6 +62,7 @@ class Alerts:
         clock: tells the time in seconds since the epoch.
 
     Raises:
+        TypeError: a sink cannot be called.
         ValueError: *every* is no number above 0.
     """
 
@@ -78,7 +79,7 @@ class Alerts:
     ) -> None:
         if every is not None and not (isinstance(every, Real) and 0 < every <= threading.TIMEOUT_MAX):
             raise ValueError(f"every is a number of seconds above 0, or None for no looks of its own, not {every!r}")
-        self._sinks = tuple(sinks)
+        self._sinks = callables(sinks)
         self._rules = default_rules() if rules is None else tuple(rules)
         self._summary, self._budgets, self._batches = summary, budgets, batches
         self._every, self._clock = every, clock

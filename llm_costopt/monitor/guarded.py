@@ -2,13 +2,16 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from llm_costopt.errors import place_of
 from llm_costopt.types import CallRecord, OnRecord
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Guard:
@@ -36,14 +39,24 @@ class Guard:
                 log.warning("%s failed (%s); from here on, this is only counted\n%s", self._what, kind, place)
 
 
+def callables(given: Iterable[T]) -> tuple[T, ...]:
+    """Collect what is *given*. Raises TypeError if any of it cannot be called, which would only be counted later."""
+    collected = tuple(given)
+    for one in collected:
+        if not callable(one):
+            raise TypeError(f"each of those to be told is a function or another callable, not {type(one).__name__}")
+    return collected
+
+
 def each(*told: OnRecord) -> OnRecord:
     """Make one `on_record` of several: all are told, even if one of them fails.
 
-    The first error is raised once all were told.
+    The first error is raised once all were told. Raises TypeError at once if one of them cannot be called.
     """
+    listeners = callables(told)
 
     def tell(record: CallRecord) -> None:
-        errors = [error for one in told if (error := _error(one, record))]
+        errors = [error for one in listeners if (error := _error(one, record))]
         if errors:
             raise errors[0]
 

@@ -124,5 +124,5 @@ def _is_usable(url: str) -> bool:
             and url.isprintable()
             and " " not in url
         )
-    except ValueError:  # no such port, a bracket too many
+    except (AttributeError, ValueError):  # no text; no such port, a bracket too many
         return False

@@ -2,9 +2,11 @@
 
 import logging
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from llm_costopt.monitor.alerts import Alerts
 from llm_costopt.monitor.guarded import Guard, each
 from llm_costopt.types import CallRecord
 
@@ -38,3 +40,12 @@ def test_failures_are_counted_and_logged_once(caplog: pytest.LogCaptureFixture) 
     assert [r.message.splitlines()[0] for r in caplog.records] == [
         "The thing failed (ValueError); from here on, this is only counted"
     ]
+
+
+def test_what_cannot_be_called_is_no_listener() -> None:
+    """It is refused at once, where it would only be counted at each call, or each alert."""
+    wrong: Any = 5
+    with pytest.raises(TypeError, match="not int"):
+        each(print, wrong)
+    with pytest.raises(TypeError, match="not str"):
+        Alerts(["https://hooks.example.com"])  # type: ignore[list-item]

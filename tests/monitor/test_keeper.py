@@ -66,3 +66,11 @@ def test_what_should_be_called_is_tried_at_once(name: str) -> None:
     wrong: dict[str, Any] = {name: {"cheap": (1, 2)}}
     with pytest.raises(TypeError, match=f"{name} is a function"):
         Keeper(**wrong)
+
+
+@pytest.mark.parametrize("name", ["baseline", "hash_key"])
+def test_what_should_be_a_text_is_tried_at_once(name: str) -> None:
+    """A model in place of its name would leave every saving unknown."""
+    wrong: dict[str, Any] = {name: b"gpt-4o"}
+    with pytest.raises(TypeError, match=f"{name} is a text, not bytes"):
+        Keeper(**wrong)
