@@ -90,6 +90,7 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
         redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
+        TypeError: what should be called cannot be, or what should be a text is none.
         ValueError: the ledger cannot be opened.
     """
 
@@ -132,8 +133,10 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
         self.guarded("end", self._ended, run_id, partial(_answers, response))
 
     @override
-    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self.guarded("error", self._ended, run_id, partial(_failure, error))
+    def on_llm_error(
+        self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **kwargs: Any
+    ) -> None:
+        self.guarded("error", self._ended, run_id, partial(_failure, error, response))
 
     # An event costs an async call the hop to another thread, used or not.
     ignore_chain = ignore_agent = ignore_retriever = property(lambda _: True)
@@ -213,13 +216,14 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
     return record, attempt.get("baseline"), None
 
 
-def _failure(error: BaseException, start: _Start, now: float) -> list[_Unpriced]:
+def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: float) -> list[_Unpriced]:
+    """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for."""
     record = CallRecord(
         id=start.run,
         at=now,
         model=start.model,
         provider=start.provider,
-        usage=usage_of_error(error),
+        usage=usage_of_error(error) or (usage_of_result(said) if said else None),
         cost=None,
         latency=start.latency(now),
         tags=start.tags,
@@ -246,5 +250,6 @@ def _cache(kind: CacheKind | None, reported: Mapping[str, Any] | None) -> CacheK
 
 
 def _is_batch(said: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    tiers = (said.get("service_tier"), (said.get("usage") or {}).get("service_tier"))  # Anthropic says it in `usage`
+    counts = said.get("usage")  # where Anthropic says it
+    tiers = (said.get("service_tier"), counts.get("service_tier") if isinstance(counts, Mapping) else None)
     return bool(ours.get("batch")) or "batch" in tiers

@@ -1,6 +1,6 @@
 """The ways in which LlamaIndex's integrations pass on a provider's reply → what the core wants to know of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -77,8 +77,16 @@ def _of_anthropic(reported: Mapping[str, Any]) -> Usage | None:
 def _of_google(reported: Mapping[str, Any]) -> Usage | None:
     thoughts = reported.get("thoughts_token_count") or 0
     return counted(
-        input_tokens=reported["prompt_token_count"],
+        input_tokens=(reported["prompt_token_count"] or 0) + (reported.get("tool_use_prompt_token_count") or 0),
         output_tokens=(reported.get("candidates_token_count") or 0) + thoughts,
         cache_read_tokens=reported.get("cached_content_token_count"),
         reasoning_tokens=thoughts,
+        input_audio_tokens=_audio(reported.get("prompt_tokens_details")),
+        output_audio_tokens=_audio(reported.get("candidates_tokens_details")),
     )
+
+
+def _audio(parts: Sequence[Any] | None) -> int:
+    """Count what Google lists as audio, which has a price of its own."""
+    listed = map(fields_of, parts or ())
+    return sum(part.get("token_count") or 0 for part in listed if part.get("modality") == "AUDIO")

@@ -9,7 +9,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from llamaindex_costopt._convert import identity, model_of
 from llamaindex_costopt._template import asking
@@ -30,10 +30,14 @@ class Wrapper(FunctionCallingLLM):
     second one would count every token twice.
     """
 
+    model_config = ConfigDict(extra="forbid")  # a misspelt option would be left out in silence
+
     llm: LLM = Field(exclude=True)
     """The model inside; not among what `to_dict` gives, since that would hold its key."""
 
     def __init__(self, llm: LLM, **options: Any) -> None:
+        if not isinstance(llm, LLM):
+            raise TypeError(f"llm is a model of LlamaIndex, such as OpenAI(…), not {llm!r}")
         super().__init__(llm=llm, **{name: getattr(llm, name) for name in MIRRORED} | options)
         for name in options.keys() & set(MIRRORED):
             setattr(llm, name, options[name])

@@ -81,6 +81,7 @@ class CostEventHandler(BaseEventHandler):
         redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
+        TypeError: what should be called cannot be, or what should be a text is none.
         ValueError: the ledger cannot be opened.
     """
 
@@ -171,6 +172,9 @@ class CostEventHandler(BaseEventHandler):
     def _started(self, span: str, event: _Start) -> None:
         if self._spans.is_inside(span, self._running):
             return  # some models chat by completing, and tell of both: it is one call
+        if self._feeds_another(span, event):
+            self._spans.belongs_to_another(span)
+            return
         serves, messages = _serves(event), self._keeper.guarded("messages", _messages, event) or ()
         self._running[span] = _Call(
             event=event,
@@ -185,6 +189,18 @@ class CostEventHandler(BaseEventHandler):
         )
         if len(self._running) > _MOST_RUNNING:
             self._running.popitem(last=False)
+
+    def _feeds_another(self, span: str, event: _Start) -> bool:
+        """Tell whether a stream that starts is that from which an asynchronous one will take all it says.
+
+        `CustomLLM` streams so, and begins the inner stream when the first chunk is asked for: then the span of the outer
+        one has ended, and nothing but what is asked tells that they are one call.
+        """
+        twin = f"a{_function(span)}"
+        return twin.startswith("astream") and any(
+            _function(other) == twin and call.reading.last is None and _asks(call.event) == _asks(event)
+            for other, call in list(self._running.items())
+        )
 
     def _ended(self, span: str, event: _End) -> None:
         call = self._running.pop(span, None)
@@ -243,6 +259,7 @@ class _Spans(NullSpanHandler):
 
     _dropped: Callable[[str, str], Any] = PrivateAttr()
     _parents: dict[str, str | None] = PrivateAttr(default_factory=dict)
+    _others: set[str] = PrivateAttr(default_factory=set)
 
     def __init__(self, dropped: Callable[[str, str], Any]) -> None:
         super().__init__()
@@ -254,13 +271,18 @@ class _Spans(NullSpanHandler):
         return "llm_costopt_spans"
 
     def is_inside(self, span: str, others: Mapping[str, Any]) -> bool:
-        """Tell whether *span* lies in one of *others* whose function is still running."""
+        """Tell whether *span* lies in one of *others*, or in what belongs to one, whose function is still running."""
         parent = self._parents.get(span)
         while parent is not None and parent in self._parents:
-            if parent in others:
+            if parent in others or parent in self._others:
                 return True
             parent = self._parents.get(parent)
         return False
+
+    def belongs_to_another(self, span: str) -> None:
+        """Note that *span*, while it runs, works for a call that is told of elsewhere."""
+        if span in self._parents:
+            self._others.add(span)
 
     def span_enter(self, *_: Any, **kwargs: Any) -> None:
         """Note a span and what it lies in."""
@@ -269,11 +291,23 @@ class _Spans(NullSpanHandler):
     def span_exit(self, *_: Any, **kwargs: Any) -> None:
         """Forget a span."""
         self._parents.pop(kwargs["id_"], None)
+        self._others.discard(kwargs["id_"])
 
     def span_drop(self, *_: Any, **kwargs: Any) -> None:
         """Forget a span that failed, and tell of it."""
-        self._parents.pop(kwargs["id_"], None)
+        self.span_exit(id_=kwargs["id_"])
         self._dropped(kwargs["id_"], type(kwargs.get("err")).__name__)
+
+
+def _function(span: str) -> str:
+    """Read the method's name in the id of a span: `stream_chat` of `CustomLLM.stream_chat-…`."""
+    return span.partition("-")[0].rpartition(".")[2]
+
+
+def _asks(event: _Start) -> tuple[Any, ...]:
+    """Say what is asked of which model."""
+    what = event.messages if isinstance(event, LLMChatStartEvent) else event.prompt
+    return what, event.model_dict
 
 
 def _serves(event: BaseEvent) -> dict[str, Any]:

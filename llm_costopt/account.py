@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
+from typing import Any
 
 from llm_costopt.types import CacheKind, Saved, Usage
 
@@ -30,7 +32,10 @@ def account(
 
     A hit is held against its stored call as it was, prompt cache included. It costs nothing even if nobody knows what it
     saved. What a rejected draft cost is charged by the ledger, since only there draft and escalation meet.
+
+    Raises TypeError if *price* gives what is no amount.
     """
+    price = partial(_amount, price)
     if usage is None:
         return (None if cache is None else Decimal(0)), None
 
@@ -52,6 +57,14 @@ def account(
     fresh = usual(_fresh(usage)) if usage.cache_read_tokens or usage.cache_write_tokens else held_against
     by_provider = Decimal(0) if fresh is None else fresh - held_against
     return cost, Saved(router=held_against - listed, batch=listed - cost, prompt_cache=by_provider)
+
+
+def _amount(price: Price, model: str, usage: Usage, **how: Any) -> Decimal | None:
+    """Ask *price*, which may be the user's own: what it says wrongly must not get into sums."""
+    usd: Any = price(model, usage, **how)
+    if usd is not None and not (isinstance(usd, Decimal) and usd.is_finite() and usd >= 0):
+        raise TypeError("a price is a Decimal of 0 or more, in US dollars for the whole call, or None if it is unknown")
+    return usd
 
 
 def _fresh(usage: Usage) -> Usage:

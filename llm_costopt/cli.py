@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -257,6 +258,9 @@ def main() -> None:
     """Run the command line; what the user can mend is one sentence on stderr and exit code 1."""
     try:
         app()
-    except (CostOptError, ValueError) as problem:
+    except (CostOptError, ValueError, OSError) as problem:
         print(f"llm-costopt: {problem}", file=sys.stderr)
+        sys.exit(1)
+    except sqlite3.Error as problem:  # a file that opens may still be damaged further on
+        print(f"llm-costopt: the file cannot be read or written: {problem}", file=sys.stderr)
         sys.exit(1)

@@ -37,12 +37,19 @@ def usage_of_openai(reported: Any) -> Usage | None:
     if not isinstance(reported, Mapping) or "prompt_tokens" not in reported:
         return None
     into, out = reported.get("prompt_tokens_details") or {}, reported.get("completion_tokens_details") or {}
+    read, written, thought = (
+        reported["prompt_tokens"] or 0,
+        reported.get("completion_tokens") or 0,
+        out.get("reasoning_tokens") or 0,
+    )
+    if thought and reported.get("total_tokens") == read + written + thought:
+        written += thought  # xAI counts them beside the others, and charges them likewise
     return counted(
-        input_tokens=reported["prompt_tokens"],
-        output_tokens=reported.get("completion_tokens"),
+        input_tokens=read,
+        output_tokens=written,
         cache_read_tokens=into.get("cached_tokens"),
         cache_write_tokens=into.get("cache_write_tokens"),
-        reasoning_tokens=out.get("reasoning_tokens"),
+        reasoning_tokens=thought,
         input_audio_tokens=into.get("audio_tokens"),
         output_audio_tokens=out.get("audio_tokens"),
     )

@@ -38,3 +38,16 @@ def test_usage_of_openai_is_read_with_its_parts() -> None:
     assert usage_of_openai({"prompt_tokens": 0, "completion_tokens": 0}) is None
     assert usage_of_openai({"input_tokens": 3}) is None
     assert counted(input_tokens=None, output_tokens=1) == Usage(input_tokens=0, output_tokens=1)
+
+
+@pytest.mark.parametrize(("total", "output"), [(22, 12), (15, 5), (None, 5)])
+def test_reasoning_beside_the_output_is_added_to_it(total: int | None, output: int) -> None:
+    """Grok counts it apart, which its total tells; elsewhere it is a part of the output already."""
+    reported = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "total_tokens": total,
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }
+
+    assert usage_of_openai(reported) == Usage(input_tokens=10, output_tokens=output, reasoning_tokens=7)

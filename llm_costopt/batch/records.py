@@ -11,6 +11,7 @@ from llm_costopt.account import Price, account
 from llm_costopt.batch.backend import BatchBackend
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.stored import Settled
+from llm_costopt.errors import place_of
 from llm_costopt.types import CallRecord, OnRecord, Saved, Usage
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,12 @@ class Records:
 
     def _failed(self, problem: Exception) -> None:
         if not self.failures:
-            log.warning("Telling of a batch's row failed; from here on, this is only counted", exc_info=problem)
+            # Without its message, which may quote an answer.
+            log.warning(
+                "Telling of a batch's row failed (%s); from here on, this is only counted\n%s",
+                type(problem).__name__,
+                place_of(problem),
+            )
         self.failures += 1
 
     def _record(self, row: Settled, backend: BatchBackend) -> CallRecord:

@@ -85,7 +85,7 @@ class Window:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, number in (("max_batch_size", max_batch_size), ("max_concurrent", max_concurrent)):
-            if number < 1:
+            if not number >= 1:  # NaN is neither more nor less
                 raise ValueError(f"{name} must be at least 1, not {number!r}")
         if not 0 <= flush_interval <= threading.TIMEOUT_MAX:
             raise ValueError(f"flush_interval must be 0 or some seconds, not {flush_interval!r}")

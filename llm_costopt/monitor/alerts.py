@@ -6,13 +6,14 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, Self
 
 from llm_costopt.monitor.alert_rules import Rule, Severity, default_rules
-from llm_costopt.monitor.guarded import Guard
+from llm_costopt.monitor.guarded import Guard, callables
 from llm_costopt.monitor.stream import About
 from llm_costopt.monitor.summary import Summary
-from llm_costopt.monitor.watched import Batches, SpendingLimit
+from llm_costopt.monitor.watched import Batches, SpendingLimit, name_of
 from llm_costopt.monitor.windows import Facts, Windows, facts
 from llm_costopt.types import CallRecord
 
@@ -59,6 +60,10 @@ class Alerts:
         batches: tells how the work of batches stands.
         every: seconds between two looks; None if nobody looks but who calls `check`.
         clock: tells the time in seconds since the epoch.
+
+    Raises:
+        TypeError: a sink cannot be called.
+        ValueError: *every* is no number above 0.
     """
 
     def __init__(
@@ -72,7 +77,9 @@ class Alerts:
         every: float | None = 15.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sinks = tuple(sinks)
+        if every is not None and not (isinstance(every, Real) and 0 < every <= threading.TIMEOUT_MAX):
+            raise ValueError(f"every is a number of seconds above 0, or None for no looks of its own, not {every!r}")
+        self._sinks = callables(sinks)
         self._rules = default_rules() if rules is None else tuple(rules)
         self._summary, self._budgets, self._batches = summary, budgets, batches
         self._every, self._clock = every, clock
@@ -167,10 +174,15 @@ class Alerts:
         return alert
 
     def _facts(self, now: float) -> Facts | None:
+        budgets, batches = {}, None
+        for budget in self._budgets:
+            with self._guard():
+                budgets[name_of(budget)] = float(budget.spent / budget.usd), budget.elapsed
         with self._guard():
             batches = self._batches() if self._batches else None
-            return facts(self._windows, now, summary=self._summary, budgets=self._budgets, batches=batches)
-        return None
+        with self._guard():
+            return facts(self._windows, now, summary=self._summary, budgets=budgets, batches=batches)
+        return None  # without the summary that was asked for, this process's totals would begin and end alerts wrongly
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def ab(
     ledger: Annotated[Path, typer.Argument(help="The file that a `Ledger` keeps.")],
-    hours: Annotated[float | None, typer.Option(help="How far to look back; all there is if not given.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="How far to look back; all there is if not given.")] = None,
     routed_tag: Annotated[str | None, typer.Option(help="Tag of the routed requests, instead of arms.")] = None,
     control_tag: Annotated[str | None, typer.Option(help="Tag of those to compare them with.")] = None,
     target_quality: Annotated[float | None, typer.Option(help="Share of the control's quality to be shown.")] = None,

@@ -36,7 +36,7 @@ def estimate_(
         list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHED, $ per million tokens.")
     ] = None,
     measured: Annotated[Path | None, typer.Option("--from", help="A ledger to take all of this from.")] = None,
-    hours: Annotated[float | None, typer.Option(help="With --from, how far to look back.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="With --from, how far to look back.")] = None,
     document: Annotated[bool, typer.Option(help="Compute the example of the product's document.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:
@@ -47,7 +47,7 @@ def estimate_(
         return
     found: dict[str, Any] = {} if measured is None else _measured(measured, hours, strong)
     inputs = {**found.get("inputs", {}), **given}
-    if missing := [f"--{name.replace('_', '-')}" for name in _NEEDED if not inputs.get(name)]:
+    if missing := [f"--{name.replace('_', '-')}" for name in _NEEDED if not inputs.get(name) and name not in given]:
         raise ValueError(f"give {', '.join(missing)}, or a ledger with --from in which it can be read")
     result = estimate(**inputs, prices=Prices(_prices(price or [])))
     if as_json:

@@ -39,6 +39,7 @@ class Keeper:
         redact: takes out of each text what must not be kept; where it fails, nothing is.
 
     Raises:
+        TypeError: what should be called cannot be, or what should be a text is none.
         ValueError: the ledger cannot be opened.
     """
 
@@ -54,6 +55,12 @@ class Keeper:
         keep_text: bool = False,
         redact: Redact | None = None,
     ) -> None:
+        for name, text in {"baseline": baseline, "hash_key": hash_key}.items():
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f"{name} is a text, not {type(text).__name__}")
+        for name, given in {"prices": prices, "on_record": on_record, "clock": clock, "redact": redact}.items():
+            if given is not None and not callable(given):
+                raise TypeError(f"{name} is a function or another callable, not {type(given).__name__}")
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger, clock=clock)
         self.failures = 0
         """What failed so far, and was only counted."""

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from math import isnan
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -147,7 +149,7 @@ class Ledger:
         The savings of a rejected draft or a shadow call are those that it was left with: minus its cost.
         """
         with self._db.transaction() as db:
-            earliest = float("-inf") if since is None else since
+            earliest = float("-inf") if since is None else _moment(since)
             rows = db.execute("SELECT * FROM calls WHERE at >= ? ORDER BY at, rowid", [earliest])
             return [_record(dict(row)) for row in rows]
 
@@ -166,7 +168,7 @@ class Ledger:
 
         It is forgotten with the calls of its time. Raises sqlite3.Error if it cannot be written.
         """
-        self._db.run(_TEXT, id, at, question, answer)
+        self._db.run(_TEXT, _utf8(id), at, _utf8(question), _utf8(answer))
 
     def text(self, id: str) -> Text | None:  # noqa: A002 - as in `CallRecord`
         """Return what was asked and answered in the call of the record *id*; None if it was not kept."""
@@ -196,7 +198,7 @@ class Ledger:
     def spent(self, since: float, tag: str | None = None) -> Decimal:
         """Sum up the US dollars paid at *since* (seconds since the epoch) or later, by calls with *tag* if one is given."""
         with self._db.transaction() as db:
-            (paid,) = db.execute(_SPENT, {"since": since, "tag": tag}).fetchone()
+            (paid,) = db.execute(_SPENT, {"since": _moment(since), "tag": tag}).fetchone()
         return usd(paid)
 
     def totals(self, by: By, hours: float | None = 24) -> list[Total]:
@@ -235,7 +237,11 @@ class Ledger:
         self._db.close()
 
     def _since(self, hours: float | None) -> float:
-        return float("-inf") if hours is None else self._clock() - hours * 3600
+        if hours is None:
+            return float("-inf")
+        if not isinstance(hours, Real) or not hours >= 0:
+            raise ValueError(f"calls are summed up over a number of hours, 0 or more, or None for all, not {hours!r}")
+        return self._clock() - hours * 3600
 
     def __enter__(self) -> Self:
         return self
@@ -245,19 +251,26 @@ class Ledger:
 
 
 def _checked(days: float) -> float:
-    if not 0 <= days < float("inf"):
+    if not isinstance(days, Real) or not 0 <= days < float("inf"):
         raise ValueError(f"calls are kept for a number of days, 0 or more, not {days!r}")
     return days
 
 
+def _moment(since: float) -> float:
+    if not isinstance(since, Real) or isnan(since):  # SQLite finds no call after what is no number, and says nothing
+        raise ValueError(f"calls are told from a moment on, in seconds since the epoch, not {since!r}")
+    return since
+
+
 def _row(record: CallRecord) -> dict[str, Any]:
     fields = {name: getattr(record, name) for name in CallRecord.__slots__ if name != "saved"}
+    fields = {name: _utf8(value) if isinstance(value, str) else value for name, value in fields.items()}
     saved = {cause: None if record.saved is None else getattr(record.saved, cause) for cause in CAUSES}
     if record.shadow:  # the request itself is compared with the baseline, and this call came on top
         saved = dict.fromkeys(CAUSES, Decimal(0)) | {"router": record.cost and -record.cost}
     return fields | {
         "usage": None if record.usage is None else json.dumps(asdict(record.usage)),
-        "tags": json.dumps(record.tags),
+        "tags": json.dumps([_utf8(tag) for tag in record.tags]),
         "rejected": record.spare and record.error is not None,  # the call that stands in for it is the request
         "cost": _units(record.cost),
         **{f"saved_{cause}": _units(amount) for cause, amount in saved.items()},
@@ -278,6 +291,11 @@ def _record(row: dict[str, Any]) -> CallRecord:
             "shadow": bool(row["shadow"]),
         }
     )
+
+
+def _utf8(text: str) -> str:
+    """Put `?` for halves of characters, as a cut emoji leaves them: SQLite refuses them, or their sums ever after."""
+    return text.encode(errors="replace").decode()
 
 
 def _units(amount: Decimal | None) -> int | None:

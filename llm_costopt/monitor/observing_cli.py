@@ -17,7 +17,7 @@ from llm_costopt.monitor.observing import WouldBe, would_be
 
 def router(
     ledger: Annotated[Path, typer.Argument(help="The file that a `Ledger` keeps.")],
-    hours: Annotated[float | None, typer.Option(help="How far to look back; all there is if not given.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="How far to look back; all there is if not given.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:
     """Show what a router with mode="observe" would have asked, and what that would have cost."""

@@ -64,7 +64,8 @@ class Prices:
 
     Args:
         overrides: US dollars per million tokens by model: `(input, output)` or `(input, output, cached input)`.
-            A name also stands for its dated snapshots and for `provider/name`, and wins over the list.
+            A name also stands for its dated snapshots and for `provider/name`, and wins over the list. Tokens that are
+            written to a prompt cache, and those of audio, then cost what input and output cost.
 
     Raises:
         ValueError: an override is not two or three amounts of at least 0.

@@ -164,6 +164,7 @@ class PrometheusExporter:
     def _model(self, name: str | None) -> str:
         if name is None:
             return "unknown"
+        name = name.encode(errors="replace").decode()  # half a character would fail every scrape from then on
         if name in self._models or len(self._models) < _MOST_MODELS:
             self._models.add(name)
             return name
@@ -181,8 +182,7 @@ class _Watched(Collector):
         info = GaugeMetricFamily("llm_costopt_info", "Always 1, so that a lost exporter is seen.", labels=["version"])
         info.add_metric([version("llm-costopt")], 1)
         yield info
-        with self._guard():
-            yield from self._of_budgets()
+        yield from self._of_budgets()
         with self._guard():
             yield from self._of_batches()
 
@@ -196,10 +196,11 @@ class _Watched(Collector):
             )
         )
         for budget in self._budgets:
-            labels = [budget.tag or "all", budget.per]
-            usd.add_metric(labels, float(budget.usd))
-            spent.add_metric(labels, float(budget.spent))
-            elapsed.add_metric(labels, budget.elapsed)
+            with self._guard():
+                labels = [budget.tag or "all", budget.per]
+                read = float(budget.usd), float(budget.spent), budget.elapsed
+                for metric, amount in zip((usd, spent, elapsed), read, strict=True):
+                    metric.add_metric(labels, amount)
         return [usd, spent, elapsed] if self._budgets else []
 
     def _of_batches(self) -> list[Metric]:

@@ -24,15 +24,21 @@ except ModuleNotFoundError as missing:
     raise MissingExtraError("the report", "report") from missing
 
 
+_TITLE = b"<title>What LLM calls cost"
+"""How a page of ours is known."""
+
+
 def write_report(
     ledger: Ledger, out: str | os.PathLike[str], *, name: str, hours: float | None = None, goals: Goals | None = None
 ) -> None:
     """Write the page on *ledger* to *out*, readable by its owner only; a page that was there stays until it is whole.
 
-    Arguments as for `page`. Raises ValueError if it cannot be written.
+    Arguments as for `page`. Raises ValueError if it cannot be written, or *out* is a file that is no such page.
     """
     html, target = page(ledger, name=name, hours=hours, goals=goals), Path(out)
     try:
+        if target.exists() and not target.is_dir() and not _is_page(target):
+            raise ValueError(f"{target}: there is a file already that is no report; give the report another name")
         handle, half = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")  # made for its owner's eyes only
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -43,6 +49,15 @@ def write_report(
             raise
     except OSError as problem:
         raise ValueError(f"{target}: the report cannot be written: {problem.strerror}") from problem
+
+
+def _is_page(path: Path) -> bool:
+    """Tell whether a file, which may also be a device, is a page of ours or has nothing in it."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        begins = file.read(2000)
+    return not begins or _TITLE in begins
 
 
 def page(ledger: Ledger, *, name: str, hours: float | None = None, goals: Goals | None = None) -> str:
@@ -103,7 +118,7 @@ def _compared(ledger: Ledger, figures: Figures) -> Comparison | str:
 def _headline(figures: Figures) -> str:
     summary, saved = figures.summary, figures.summary.saved.total
     requests = "1 request" if summary.requests == 1 else f"{count(summary.requests)} requests"
-    paid = f"{requests} cost {money(summary.cost_usd)}"
+    paid = f"{requests} cost {'at least ' if summary.unpriced else ''}{money(summary.cost_usd)}"
     if saved > 0:
         return f"{paid}, {share(float(saved / (summary.cost_usd + saved)))} less than without us"
     return f"{paid}, and nothing was saved" if not saved else f"{paid}, {money(-saved)} more than without us"

@@ -7,6 +7,8 @@ import threading
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from http.client import HTTPException
+from typing import Any
 from urllib.parse import urlsplit
 
 from llm_costopt.monitor.alerts import Alert
@@ -39,8 +41,8 @@ class Webhook:
         timeout: float = 10.0,
         retries: Sequence[float] = (1.0, 5.0, 30.0),
     ) -> None:
-        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).netloc:
-            raise ValueError("a webhook is an http:// or https:// URL")
+        if not _is_usable(url):
+            raise ValueError("a webhook is an http:// or https:// URL, without blanks and in ASCII")
         self._url, self._headers, self._timeout, self._retries = url, dict(headers or {}), timeout, tuple(retries)
         self._guard = Guard("A webhook")
         self._closed = threading.Event()
@@ -86,7 +88,7 @@ class Webhook:
         for pause in (*self._retries, None):
             try:
                 self._post(body)
-            except OSError:  # what urllib raises for a refusal, a broken line and an error status
+            except (OSError, HTTPException):  # a refusal, a broken line, an error status; a reply that is not HTTP
                 if pause is None:
                     raise
                 self._closed.wait(pause)
@@ -96,5 +98,31 @@ class Webhook:
     def _post(self, body: bytes) -> None:
         headers = {"Content-Type": "application/json", **self._headers}
         request = urllib.request.Request(self._url, data=body, headers=headers)  # noqa: S310 - http or https
-        with urllib.request.urlopen(request, timeout=self._timeout):  # noqa: S310 - likewise
+        with urllib.request.build_opener(_Stay).open(request, timeout=self._timeout):
             return
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Take a redirect for the error status that it then is.
+
+    urllib would follow with a GET that has no body, which delivers nothing, and send a login to whoever is named.
+    """
+
+    def redirect_request(self, *_: Any) -> None:
+        """Go nowhere."""
+
+
+def _is_usable(url: str) -> bool:
+    """Tell whether urllib can ask *url*; what it says of one that it cannot ask quotes it."""
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and url.isascii()
+            and url.isprintable()
+            and " " not in url
+        )
+    except (AttributeError, ValueError):  # no text; no such port, a bracket too many
+        return False

@@ -2,13 +2,13 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from llm_costopt.monitor.stream import About, News, Stream
 from llm_costopt.monitor.summary import Summary
-from llm_costopt.monitor.watched import Batching, SpendingLimit, name_of
+from llm_costopt.monitor.watched import Batching
 from llm_costopt.types import CallRecord
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 7 * 86_400.0
@@ -113,10 +113,10 @@ class Windows:
         step = int(at // _STEP)
         if step not in self._steps:
             self._steps[step] = defaultdict(float)
-            oldest = max(self._steps) - int((HOUR + DAY + WEEK) // _STEP)
+            oldest = step - int((HOUR + DAY + WEEK) // _STEP)
             for old in [s for s in self._steps if s < oldest]:
                 del self._steps[old]
-        _add_up(self._steps.get(step, {}), counts)
+        _add_up(self._steps[step], counts)
 
     def _sum(self, since: float, until: float) -> dict[str, float]:
         first, last = int(since // _STEP), int(until // _STEP)
@@ -139,7 +139,7 @@ def facts(
     now: float,
     *,
     summary: Callable[[float], Summary] | None,
-    budgets: Sequence[SpendingLimit],
+    budgets: Mapping[str, tuple[float, float]],
     batches: Batching | None,
 ) -> Facts:
     """Put together what alerts are judged by; requests and costs are those of *summary* if it is given."""
@@ -158,7 +158,7 @@ def facts(
         scores={
             a: (windows.scores(a, now - DAY, soon), windows.scores(a, now - DAY - WEEK, now - DAY)) for a in abouts
         },
-        budgets={name_of(b): (float(b.spent / b.usd), b.elapsed) for b in budgets},
+        budgets=budgets,
         batches=batches,
     )
 

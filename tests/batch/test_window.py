@@ -70,6 +70,7 @@ def in_time(play: Callable[[], T]) -> T:
     [
         ({"max_batch_size": 0}, "max_batch_size must be at least 1, not 0"),
         ({"max_concurrent": 0}, "max_concurrent must be at least 1, not 0"),
+        ({"max_concurrent": float("nan")}, "max_concurrent must be at least 1, not nan"),
         ({"flush_interval": -1}, "flush_interval must be 0 or some seconds, not -1"),
         ({"flush_interval": float("nan")}, "flush_interval must be 0 or some seconds, not nan"),
         ({"lease": 0}, "lease must be some seconds, more than the longest call takes, not 0"),

@@ -14,8 +14,8 @@ from langchain_core.caches import RETURN_VAL_TYPE, InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.language_models import FakeListChatModel, FakeListLLM, GenericFakeChatModel, LangSmithParams
 from langchain_core.language_models.fake_chat_models import FakeListChatModelError
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, Generation, LLMResult
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
 from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
 from openai import LengthFinishReasonError
@@ -329,6 +329,31 @@ def test_an_answer_that_was_cut_off_is_an_error_that_is_paid(handler: CostCallba
     summary = handler.summary()
 
     assert (summary.errors, summary.cost_usd, summary.saved_usd) == (1, Decimal(3), Decimal(0))
+
+
+def test_a_stream_that_breaks_is_paid_as_far_as_it_told(handler: CostCallbackHandler) -> None:
+    """Anthropic tells the tokens that it read with the first chunk: they cost, even if nobody reads the rest."""
+
+    class Telling(GenericFakeChatModel):
+        def _stream(self, *_: Any, **__: Any) -> Iterator[ChatGenerationChunk]:
+            yield ChatGenerationChunk(message=AIMessageChunk(content="One", usage_metadata=USED))
+            yield ChatGenerationChunk(message=AIMessageChunk(content=" two"))
+
+    model = Telling(messages=iter(()), metadata={"ls_model_name": "cheap"})
+    stream = model.stream("Count.", watched(handler))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]  # LangChain names the type too widely
+    (record,) = handler.records()
+
+    assert (record.error, record.cost, record.saved) == ("GeneratorExit", Decimal(3), None)
+
+
+@pytest.mark.parametrize("used", ["10", 10, UUID(int=0)])
+def test_an_odd_note_of_usage_loses_no_call(used: Any, handler: CostCallbackHandler) -> None:
+    """Only Anthropic's mapping is read for the tier; whatever else stands there, the call is kept."""
+    chat(answer(usage=used)).invoke("Why?", watched(handler))
+
+    assert handler.summary().cost_usd == 3
 
 
 @pytest.mark.parametrize("key", ["model", "model_name"])

@@ -1,7 +1,9 @@
 """What the handler on LlamaIndex's dispatcher keeps."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -79,8 +81,37 @@ def test_a_model_that_chats_by_completing_is_counted_once(handler: CostEventHand
     model.chat(_user())
     asyncio.run(model.achat(_user()))
     list(model.stream_chat(_user()))
+    asyncio.run(_all(model.astream_chat(_user())))
+    asyncio.run(_all(model.astream_complete("Hi")))
 
-    assert len(handler.records()) == 3
+    assert [record.error for record in handler.records()] == [None] * 5
+
+
+def test_an_asynchronous_stream_that_is_closed_is_one_call(handler: CostEventHandler) -> None:
+    """The stream inside it, which `CustomLLM` leaves to the collector, is no failure of its own."""
+
+    async def first() -> None:
+        for _ in range(2):  # the same is asked again, which is another call
+            stream = await MockLLM(max_tokens=3).astream_chat(_user())
+            await anext(stream)
+            await stream.aclose()
+
+    asyncio.run(first())
+    gc.collect()
+
+    assert [record.error for record in handler.records()] == ["GeneratorExit"] * 2
+
+
+async def _streams_at_once(model: LLM, count: int) -> None:
+    await asyncio.gather(*(_all(model.astream_chat(_user())) for _ in range(count)))
+
+
+@pytest.mark.parametrize("model", [MockLLM(max_tokens=3), Echo(replies=["one two"])], ids=["custom", "own"])
+def test_the_same_streams_at_once_are_each_a_call(model: LLM, handler: CostEventHandler) -> None:
+    """Several that ask the very same, and have said nothing yet, are not taken for parts of each other."""
+    asyncio.run(_streams_at_once(model, 4))
+
+    assert len(handler.records()) == 4
 
 
 def test_a_call_beside_an_open_stream_is_another_call(handler: CostEventHandler) -> None:
@@ -237,6 +268,10 @@ def test_every_providers_tokens_are_read() -> None:
     assert _usage({"usage": anthropic}) == Usage(
         input_tokens=10, output_tokens=5, cache_read_tokens=4, cache_write_tokens=3
     )
+    heard = {**google, "tool_use_prompt_token_count": 7, "prompt_tokens_details": [
+        {"modality": "TEXT", "token_count": 4}, {"modality": "AUDIO", "token_count": 6}, {"modality": "IMAGE"}
+    ]}  # fmt: skip
+    assert _usage({"usage_metadata": heard}) == replace(wanted, input_tokens=17, input_audio_tokens=6)
     assert _usage(None, prompt_tokens=10, completion_tokens=5) == Usage(input_tokens=10, output_tokens=5)
     assert _usage({"usage": {"prompt_tokens": 0, "completion_tokens": 0}}) is None
 

@@ -8,9 +8,10 @@ import pytest
 from llama_index.core import PromptTemplate
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, TextBlock, ToolCallBlock
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.llms import LLM
+from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.llms.llm import ToolSelection
 from llmock.pytest_plugin import LLMock
+from pydantic import ValidationError
 
 from llamaindex_costopt import BatchingLLM, CachedLLM, RouterLLM
 from llamaindex_costopt._checks import weather_tool
@@ -139,3 +140,12 @@ def test_a_stream_that_cannot_start_keeps_nobody_waiting() -> None:
         cached.stream_chat([ChatMessage(role="user", content=ASKED)])
 
     assert asyncio.run(cached.achat([ChatMessage(role="user", content=ASKED)])).message.content == "yes"
+
+
+@pytest.mark.parametrize("wrapper", [BatchingLLM, CachedLLM])
+def test_a_misspelt_option_and_what_is_no_model_are_refused(wrapper: Any) -> None:
+    """Neither is left out in silence, nor found out by the first call."""
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        wrapper(MockLLM(), flush_intervall=5)
+    with pytest.raises(TypeError, match="llm is a model of LlamaIndex"):
+        wrapper("gpt-4o")

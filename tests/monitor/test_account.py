@@ -157,3 +157,10 @@ def test_a_prompt_cache_whose_effect_is_unknown_saves_nothing() -> None:
         return Decimal(2) if usage.cache_read_tokens else None
 
     assert account(guarded, model="cheap", usage=READ) == (Decimal(2), Saved())
+
+
+@pytest.mark.parametrize("said", [0.01, "0.01", Decimal("nan"), Decimal("inf"), Decimal(-1)])
+def test_a_price_that_is_no_amount_is_refused(said: Any) -> None:
+    """What a price list of the user's own says wrongly gets into no sum."""
+    with pytest.raises(TypeError, match="Decimal of 0 or more"):
+        account(lambda *_, **__: said, model="cheap", usage=USAGE)

@@ -381,3 +381,44 @@ def test_the_kinds_and_thresholds_are_those_of_prometheus() -> None:
         assert rule.limit in limits, rule.name
         assert rule.severity == other["labels"]["severity"]
     assert set(shipped) == {"LLMExporterFailures", "LLMMetricsMissing"}  # which are about the scrape itself
+
+
+@pytest.mark.parametrize("every", [0, -1, float("nan"), float("inf"), "15"])
+def test_a_pause_that_is_none_is_refused(every: Any) -> None:
+    """Looks without a pause between them would take a processor; a text would end the thread."""
+    with pytest.raises(ValueError, match="number of seconds above 0"):
+        Alerts([], every=every)
+
+
+class Lost:
+    """A budget whose ledger is gone."""
+
+    usd, per, tag, elapsed = Decimal(1), "day", "lost", 0.5
+
+    @property
+    def spent(self) -> Decimal:
+        """Fail as a disk does."""
+        raise OSError("disk gone")
+
+
+def test_a_budget_or_a_job_store_that_breaks_hides_no_other() -> None:
+    """They are counted; the budget beside them and unknown prices are told."""
+    budget = Budget(10, clock=lambda: 12 * HOUR)
+    budget.charge(5.9)
+    budget.charge(4)
+    desk = Desk(budgets=[Lost(), budget], batches=lambda: 1 / 0)
+    desk.calls(1, cost=None)
+    told = desk.seen()
+
+    assert ("LLMBudgetSpent", "all per day", "firing") in told
+    assert ("LLMUnpricedRequests", "m", "firing") in told
+    assert desk.alerts.failures == 2
+
+
+def test_a_clock_that_was_far_ahead_for_a_moment_silences_nothing() -> None:
+    """A record from the future does not make those of the present too old to count."""
+    desk = Desk()
+    desk.calls(1, at=desk.now + 365 * 24 * HOUR)
+    desk.calls(1, cost=None)
+
+    assert desk.seen() == [("LLMUnpricedRequests", "m", "firing")]

@@ -168,3 +168,9 @@ def test_a_ledger_without_a_router_needs_a_name_only_if_it_has_two_models(tmp_pa
     assert "a month at that pace" not in run(
         f"--from {tmp_path / 'a.db'} --strong gpt-4o --cheap gpt-4o-mini --requests-per-day 9"
     )
+
+
+def test_zero_is_a_number_that_was_given() -> None:
+    """Calls that write nothing, such as embeddings, and a day without requests can be asked about."""
+    assert "$0.00" in run("--requests-per-day 0 --input-tokens 10 --output-tokens 1")
+    assert "baseline" in run("--requests-per-day 9 --input-tokens 10 --output-tokens 0")

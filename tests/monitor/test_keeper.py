@@ -1,8 +1,11 @@
 """What both hosts' monitors do with a record."""
 
+import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+
+import pytest
 
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.types import CallRecord, Saved, Usage
@@ -43,3 +46,31 @@ def test_all_causes_reach_the_summary_and_the_totals() -> None:
     assert (
         summary.cost_usd + summary.saved_usd + summary.saved.prompt_cache == 40
     )  # four fresh tokens of the strong model
+
+
+@pytest.mark.parametrize("said", [0.01, Decimal("nan"), Decimal(-1)])
+def test_a_price_that_is_no_amount_leaves_a_call_unpriced(said: Any) -> None:
+    """The call is kept, and counted among those whose cost is unknown."""
+    keeper = Keeper(prices=lambda *_, **__: said)
+    usage = Usage(input_tokens=1, output_tokens=1)
+    keeper.keep(CallRecord(id="a", at=time.time(), model="cheap", usage=usage, cost=None), None)
+    summary = keeper.summary()
+
+    assert (summary.calls, summary.unpriced, keeper.failures) == (1, 1, 1)
+    assert summary.cost_usd == 0
+
+
+@pytest.mark.parametrize("name", ["prices", "on_record", "clock", "redact"])
+def test_what_should_be_called_is_tried_at_once(name: str) -> None:
+    """A table of prices or a list of listeners would fail at every call, and only be counted."""
+    wrong: dict[str, Any] = {name: {"cheap": (1, 2)}}
+    with pytest.raises(TypeError, match=f"{name} is a function"):
+        Keeper(**wrong)
+
+
+@pytest.mark.parametrize("name", ["baseline", "hash_key"])
+def test_what_should_be_a_text_is_tried_at_once(name: str) -> None:
+    """A model in place of its name would leave every saving unknown."""
+    wrong: dict[str, Any] = {name: b"gpt-4o"}
+    with pytest.raises(TypeError, match=f"{name} is a text, not bytes"):
+        Keeper(**wrong)

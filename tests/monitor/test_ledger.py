@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_costopt.monitor.ledger import Ledger
+from llm_costopt.monitor.ledger import Ledger, Text
 from llm_costopt.types import CallRecord, Saved, Usage
 
 NOW = 1_000_000.0
@@ -436,8 +436,8 @@ def test_a_ledger_keeps_calls_for_some_days(tmp_path: Path) -> None:
     assert (read, kept, later) == (1, ["late", "new"], ["new", "newer"])
 
 
-@pytest.mark.parametrize("days", [-1.0, float("nan"), float("inf")])
-def test_days_are_a_number(tmp_path: Path, days: float) -> None:
+@pytest.mark.parametrize("days", [-1.0, float("nan"), float("inf"), "3"])
+def test_days_are_a_number(tmp_path: Path, days: Any) -> None:
     """Days that are none are refused before anything is opened or forgotten."""
     with pytest.raises(ValueError, match="a number of days"):
         Ledger(tmp_path / "ledger.db", keep_days=days)
@@ -728,3 +728,32 @@ def test_what_was_spent_under_a_tag() -> None:
     assert ledger.spent(1.0) == Decimal("0.6")
     assert ledger.spent(0.0, "a") == Decimal("0.3")
     assert ledger.spent(0.0, "nobody") == 0
+
+
+@pytest.mark.parametrize("hours", [-1, float("nan"), float("-inf"), "24"])
+def test_a_span_that_is_none_is_refused(hours: Any) -> None:
+    """Sums of no span at all would be zeros that look like nothing spent."""
+    ledger = Ledger()
+    for read in (ledger.summary, ledger.figures, ledger.requests, ledger.repeats, lambda h: ledger.totals("day", h)):
+        with pytest.raises(ValueError, match="number of hours"):
+            read(hours)
+
+
+@pytest.mark.parametrize("since", [float("nan"), "2026-11-24"])
+def test_a_moment_that_is_none_is_refused(since: Any) -> None:
+    """A budget that asks since when it is no time must not be told that nothing was spent."""
+    for read in (Ledger().spent, Ledger().records):
+        with pytest.raises(ValueError, match="seconds since the epoch"):
+            read(since)
+
+
+def test_half_a_character_loses_no_call(ledger: Ledger) -> None:
+    """What UTF-8 cannot hold, as the half of a cut emoji, becomes a question mark, in names and texts alike."""
+    names: dict[str, Any] = dict.fromkeys(("model", "provider", "endpoint", "tenant", "error"), "a\ud83d")
+    ledger.append(call("one", tags=("b\ud83d",), **names))
+    ledger.keep_text("one", "\ud83d?", "\ud83d!", at=NOW)
+
+    assert [total.key for total in ledger.totals("tag")] == ["b?"]
+    assert [total.key for total in ledger.totals("endpoint")] == ["a?"]
+    assert ledger.summary().cost_usd == 1
+    assert ledger.text("one") == Text(question="??", answer="?!")

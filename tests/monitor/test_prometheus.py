@@ -253,3 +253,32 @@ def test_a_missing_extra_names_the_install_line() -> None:
 
     assert out.stdout.startswith("MissingExtraError")
     assert "pip install 'llm-costopt[prometheus]'" in out.stdout
+
+
+def test_no_name_breaks_a_scrape() -> None:
+    """Quotes, line ends and halves of characters in a model's name end where the label ends."""
+    exporter = PrometheusExporter()
+    names = ['a"} 1\nllm_cost_usd_total{model="b', "c\\", "d\ud83d"]
+    for name in names:
+        exporter(call(name, model=name))
+    families = list(text_string_to_metric_families(generate_latest(exporter.registry).decode()))
+    labels = {s.labels["model"] for f in families for s in f.samples if s.name == "llm_cost_usd_total"}
+
+    assert labels == {*names[:2], "d?"}
+
+
+def test_a_budget_that_breaks_hides_no_other() -> None:
+    """It is counted, and left out; the one after it is shown."""
+
+    class Lost(Budget):
+        @property
+        def spent(self) -> Decimal:
+            raise OSError("disk gone")
+
+    budget = Budget(2)
+    budget.charge(1)
+    exporter = PrometheusExporter(budgets=[Lost(1, tag="lost"), budget])
+
+    assert value(exporter, "llm_budget_spent_usd", {"budget": "all", "per": "day"}) == 1
+    assert value(exporter, "llm_budget_usd", {"budget": "lost", "per": "day"}) is None
+    assert exporter.failures > 0

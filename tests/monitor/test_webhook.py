@@ -24,6 +24,7 @@ class Inbox:
 
     def __init__(self, *statuses: int) -> None:
         self.got: list[tuple[dict[str, str], Any]] = []
+        self.asked: list[str] = []
         self.wait = threading.Event()
         self.wait.set()
         inbox, left = self, list(statuses)
@@ -34,6 +35,12 @@ class Inbox:
                 inbox.wait.wait(SOON)
                 inbox.got.append((dict(self.headers), json.loads(body)))
                 self.send_response(left.pop(0) if left else 200)
+                self.send_header("Location", "/elsewhere")  # heeded with 3xx only
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                inbox.asked.append(self.path)
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -113,8 +120,43 @@ def test_it_never_waits_for_the_other_side(inbox: Inbox) -> None:
     assert len(inbox.got) == 150 - lost
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "hooks.example.com/x", "ftp://x/y", ""])
-def test_only_http_is_a_webhook(url: str) -> None:
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "hooks.example.com/x", "ftp://x/y", "", None, 5])
+def test_only_http_is_a_webhook(url: Any) -> None:
     """Another scheme is refused at once."""
     with pytest.raises(ValueError, match="http"):
         Webhook(url)
+
+
+@pytest.mark.parametrize("inbox", [(302, 307)], indirect=True)
+def test_a_redirect_is_no_delivery(inbox: Inbox) -> None:
+    """It is followed nowhere, neither with the login nor as a GET without the alert, and counts as a failure."""
+    hook = Webhook(inbox.url, headers={"Authorization": "Bearer x"}, retries=(0.0,))
+    hook(ALERT)
+    hook.close()
+
+    assert len(inbox.got) == 2
+    assert inbox.asked == []
+    assert hook.failures == 1
+
+
+def test_a_header_that_cannot_be_sent_is_not_logged(inbox: Inbox, caplog: pytest.LogCaptureFixture) -> None:
+    """A login that was read with its line's end is counted as a failure, and stays out of the log."""
+    hook = Webhook(inbox.url, headers={"Authorization": "Bearer secret\n"})
+    with caplog.at_level(logging.WARNING):
+        hook(ALERT)
+        hook.close()
+
+    assert hook.failures == 1
+    assert "A webhook failed (ValueError)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "rest", ["h/secret b", "h/secret\n", "h:99999/secret", "h/s\xe9cret", "[/secret", ":80/secret", "h:0/secret"]
+)
+def test_a_url_that_cannot_be_asked_is_refused_without_quoting_it(rest: str) -> None:
+    """What urllib would say of it at the first alert holds the secret."""
+    with pytest.raises(ValueError, match="http") as told:
+        Webhook(f"https://{rest}")
+
+    assert "secret" not in str(told.value)
