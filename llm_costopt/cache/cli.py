@@ -28,10 +28,19 @@ def cache(
 
 def _read(store: str, namespace: str) -> tuple[int, dict[str, int]]:
     if "://" in store:
+        from redis.exceptions import RedisError
+
         from llm_costopt.cache.redis import RedisStore  # needs an extra
 
-        shared = RedisStore(store, namespace=namespace, embedder="", timeout=5)
-        return shared.count(), shared.counts()
+        try:
+            shared = RedisStore(store, namespace=namespace, embedder="", timeout=5)
+            return shared.count(), shared.counts()
+        except RedisError as problem:
+            # By its type alone where it may quote a URL with a password.
+            raise ValueError(
+                f"the Redis cannot be read ({type(problem).__name__}): give the url= that `SemanticCache` was given, and "
+                "look whether it runs and this machine may connect"
+            ) from problem
     from llm_costopt.cache.sqlite import counts_of, look_into
 
     db = look_into(store)

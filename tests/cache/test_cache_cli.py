@@ -2,7 +2,9 @@
 
 import json
 import random
+import socket
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,17 @@ def test_figures_are_noted_once_a_minute(tmp_path: Path) -> None:
 
     assert seen == [1, 1, 1, 4]
     assert figures(path)["misses"] == 5
+
+
+def test_a_redis_that_is_away_is_told_in_one_sentence() -> None:
+    """Where nobody listens, the command says what to do, in one sentence without the password."""
+    pytest.importorskip("redisvl")
+    with closing(socket.socket()) as unused:
+        unused.bind(("127.0.0.1", 0))
+        with pytest.raises(ValueError, match=r"the Redis cannot be read \(ConnectionError\): give the url=") as told:
+            run(f"redis://user:secret@127.0.0.1:{unused.getsockname()[1]}/0")
+
+    assert "secret" not in str(told.value)
 
 
 def test_a_redis_is_read_by_its_url(redis_server: RedisServer) -> None:
