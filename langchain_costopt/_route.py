@@ -19,7 +19,7 @@ from langchain_costopt._usage import is_from_cache, usage
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
-from llm_costopt.router.costs import Previous
+from llm_costopt.router.costs import Previous, usd_of
 from llm_costopt.router.router import Request, Run
 from llm_costopt.router.start import Model
 from llm_costopt.router.told import facts_of_attempt, facts_of_call, unfit
@@ -157,8 +157,7 @@ class Route:
         model = self._model(call)
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
-        usd = (self.router.prices or _list())(model_name(model) or "", used, provider=provider_of(model))
-        return None if usd is None else float(usd)
+        return usd_of(self.router.prices or _list(), model_name(model), used, provider_of(model))
 
     def _beside(self, tier: int, config: RunnableConfig) -> Any:
         """Ask a tier for comparison only."""

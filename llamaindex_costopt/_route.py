@@ -20,7 +20,7 @@ from llamaindex_costopt._tier import Ask, Reply
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
-from llm_costopt.router.costs import Previous
+from llm_costopt.router.costs import Previous, usd_of
 from llm_costopt.router.judging import judge_by
 from llm_costopt.router.router import Request, Run
 from llm_costopt.router.shadow import Judge
@@ -165,8 +165,7 @@ class Route:
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
         asked = model_of(self._model(call))
-        usd = (self.router.prices or _list())(asked.name or "", used, provider=asked.provider)
-        return None if usd is None else float(usd)
+        return usd_of(self.router.prices or _list(), asked.name, used, asked.provider)
 
     def _beside(self, tier: int) -> Answer:
         """Ask a tier for comparison only."""

@@ -9,7 +9,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from llamaindex_costopt._convert import MARK, identity, message_tool_calls, messages_of, model_of
 from llamaindex_costopt._lookup import Lookup
@@ -45,6 +45,8 @@ class RouterLLM(RouterOptions, FunctionCallingLLM):
     `feedback`, and from `shadow_rate=0.02, judge=…`: for that share of the requests the other tiers are asked as well, after
     the user has the answer, and *judge* compares.
     """
+
+    model_config = ConfigDict(extra="forbid")
 
     tiers: list[LLM] = Field(min_length=1, exclude=True)
     """The models, from the cheapest to the strongest."""

@@ -799,11 +799,34 @@ def test_rules_that_raise(call: Any) -> None:
     assert mark(reply)["complexity"] == "medium"
 
 
+@pytest.mark.parametrize(
+    "rubbish", [None, "simple", ("easy", "x"), (float("nan"), "x"), ("0.9", "x"), (5, "x"), (0.9,)]
+)
+@each_colour
+def test_rules_that_return_rubbish(call: Any, rubbish: Any) -> None:
+    """A rule that returns neither a level nor a score breaks no call: the request counts as medium, the draft as doubtful."""
+    rules: Any = {"complexity": lambda _: rubbish, "confidence": lambda *_: rubbish}
+    reply = call(RouterChatModel(cheap=cheap(SURE), strong=strong(), **rules), SIMPLE)
+
+    assert reply.content == BEST
+    assert (mark(reply)["complexity"], mark(reply)["why"]) == ("medium", "the rule failed")
+    assert mark(reply)["attempts"][0]["confidence"] == 0
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
 def test_a_threshold_out_of_range(threshold: Any) -> None:
     """A threshold that no score can be compared with is refused when the router is made."""
     with pytest.raises(ValidationError, match="threshold"):
         RouterChatModel(cheap=cheap(SURE), strong=strong(), threshold=threshold)
+
+
+def test_an_option_that_there_is_none_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt option is refused by its name; what belongs to the tiers is warned of, since the host makes models with it."""
+    with pytest.raises(ValidationError, match=r"budget\n.*not permitted"):
+        RouterChatModel(cheap=cheap(SURE), strong=strong(), budget=1)
+    RouterChatModel(cheap=cheap(SURE), strong=strong(), temperature=0)
+
+    assert caplog.messages == ["temperature= does nothing on a router: give it to the tiers, or with a call"]
 
 
 @pytest.mark.parametrize("tier", ["cheap", "strong"])

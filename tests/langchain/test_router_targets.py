@@ -15,7 +15,7 @@ from langchain_core.runnables import ConfigurableField
 from langchain_costopt import CostCallbackHandler, RouterChatModel
 from llm_costopt import Budget, BudgetExceededError, Ledger, Prices
 from llm_costopt.router.learned import LearnedRules
-from llm_costopt.types import Answer, CallRecord, Question
+from llm_costopt.types import Answer, CallRecord, Question, Usage
 from tests.scripted import (
     BEST,
     COMPLEX,
@@ -56,6 +56,35 @@ def test_a_target_without_outcomes_means_strong_calls() -> None:
 
     assert message.text == BEST
     assert "0 outcomes" in mark(message)["why"]
+
+
+@pytest.mark.parametrize("told", [RuntimeError(), "dear", -1, float("nan"), float("inf"), None])
+@every_way
+def test_a_price_list_that_fails_later_breaks_no_call(call: Any, told: Any) -> None:
+    """What was expected stays booked where the user's own price list fails for what was really used."""
+    calls: list[str] = []
+
+    def price(model: str, usage: Usage, *, provider: str | None = None) -> Any:
+        calls.append(model)
+        if len(calls) <= 6:  # the rates of both tiers
+            return Decimal(usage.input_tokens + usage.output_tokens) / (1 if model == "strong" else 10)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    budget = Budget(10_000)
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong(), prices=price, budgets=[budget])
+    message = call(router, MEDIUM)
+
+    assert message.content == SURE
+    assert budget.spent == Decimal(str(mark(message)["cost"]["cheap"]))
+
+
+@pytest.mark.parametrize("told", ["dear", -1, float("nan"), float("inf")])
+def test_a_price_that_is_none(told: Any) -> None:
+    """What is no amount of money counts as an unknown price, and a limit in US dollars is refused at once."""
+    with pytest.raises(ValueError, match="needs the price of each tier"):
+        RouterChatModel(cheap=cheap(SURE), strong=strong(), prices=lambda *_, **__: told, budgets=[Budget(1)])
 
 
 @pytest.mark.parametrize(("judge", "text"), [(as_good, SURE), (no_good, BEST)])

@@ -113,6 +113,14 @@ def test_a_draft_that_is_rejected_is_never_shown() -> None:
     assert len(chunks) == len(BEST.split(" "))
 
 
+def test_an_option_that_there_is_none_of() -> None:
+    """A misspelt option is refused by its name."""
+    cheap, strong = _tiers(SURE)
+
+    with pytest.raises(ValueError, match=r"budget\n.*not permitted"):
+        RouterLLM(cheap=cheap, strong=strong, budget=1)
+
+
 def test_an_error_of_the_last_tier_reaches_the_caller() -> None:
     """If nobody can answer, the last tier's error is raised."""
     cheap, strong = _tiers(RuntimeError("one"), strong=ValueError("two"))
