@@ -1,6 +1,7 @@
 """What a router is told and what it can be asked: the half of both hosts' routers that is the same."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -127,11 +128,14 @@ class RouterOptions(BaseModel):
             Whether the call is remembered, as the last 1,024 are.
 
         Raises:
+            TypeError: a *call* that is no text.
             ValueError: a *score* that is not between 0 and 1.
         """
-        if not 0 <= score <= 1:
+        if not isinstance(call, str):
+            raise TypeError(f"feedback is about the id of a call, not about {type(call).__name__}")
+        if not isinstance(score, Real) or not 0 <= score <= 1:
             raise ValueError(f"a score is from 0 to 1, not {score!r}")
-        return self.core.feedback(call, score)
+        return self.core.feedback(call, float(score))
 
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until what runs in the background is done, or *timeout* seconds; tell whether it is."""

@@ -1307,8 +1307,12 @@ def test_feedback_teaches_the_router() -> None:
 
         assert model.invoke(MEDIUM).text == UNSURE
         assert not model.feedback("unknown", 1.0)
-    with pytest.raises(ValueError, match="score"):
-        router.feedback(attempts[0]["id"], 7)
+    for score in (7, -1, float("nan"), "0.5", None, [1]):
+        with pytest.raises(ValueError, match="a score is from 0 to 1, not"):
+            router.feedback(attempts[0]["id"], score)  # type: ignore[arg-type]
+    for named in (None, UUID(attempts[0]["id"]), router.invoke(MEDIUM)):
+        with pytest.raises(TypeError, match="feedback is about the id of a call, not about"):
+            router.feedback(named, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="for 2 tiers, there are 3"):
         RouterChatModel(tiers=[first, first, best], learned=rules)
 
