@@ -227,6 +227,8 @@ class _Affordable:
         try:
             self._run.reserve(step.tier)
         except BudgetExceededError:
+            if self._run.arm == "control":  # a comparison must not refuse what would have been answered without it
+                self._run.arm, self._policy = None, self._run.router.policy()
             step = self._policy.start(replace(s, thrift=1.0))
             self._run.reserve(step.tier)
         return step
@@ -401,7 +403,7 @@ class Run:
 
     def _compare(self, ask: Callable[[int], Answer], judge: Judge) -> None:
         names = self.router.names
-        answers = {t: self.answers[t] if t in self.answers else ask(t) for t in range(len(names))}
+        answers = {t: self.answers[t] if t in self.answers else self._beside(t, ask) for t in range(len(names))}
         scores = scores_of(self.request.question, answers, judge=judge, strongest=len(names) - 1)
         if scores is None:
             return
@@ -409,6 +411,13 @@ class Run:
         for tier, score in scores.items():
             if tier in self.ids:
                 self.router.scored(self.ids[tier], score)
+
+    def _beside(self, tier: int, ask: Callable[[int], Answer]) -> Answer:
+        """Ask a tier for comparison only; it is paid for like any other call, though no budget stops it."""
+        answer = ask(tier)
+        if self.usd is not None:
+            self._charge(self.usd[tier])
+        return answer
 
     def _unknown(self) -> dict[str, str]:
         needs = needs_of(self.request.question, max_tokens=self.request.max_tokens)

@@ -133,7 +133,8 @@ class Budget:
             if begin != self._began:
                 self._began, self._own, self._ledger, self._since_asked = begin, Decimal(0), Decimal(0), Decimal(0)
                 self._asked_at = float("-inf")
-            due = self._told is not None and now - self._asked_at >= PATIENCE
+            # A clock that was set back must not keep the ledger unasked until it has caught up.
+            due = self._told is not None and not 0 <= now - self._asked_at < PATIENCE
             if due:
                 self._asked_at = now
         if due and self._told is not None:

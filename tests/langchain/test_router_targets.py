@@ -245,6 +245,26 @@ def test_a_control_arm() -> None:
     assert {(r.arm, r.tier) for r in records} == tiers
 
 
+@each_colour
+def test_the_control_arm_refuses_no_request(call: Any) -> None:
+    """A request that the budget holds on the cheap tier alone is answered there and counts for no arm, and is not refused by lot."""
+    router = routed(control_share=1.0, budgets=[Budget("0.002")])
+    message = call(router, MEDIUM)
+
+    assert message.content == SURE
+    assert (mark(message)["tier"], mark(message).get("arm")) == ("cheap", None)
+
+
+def test_comparisons_are_paid_from_the_budget() -> None:
+    """What the other tier says beside the answer costs its price, whoever reads it."""
+    budget = Budget(1)
+    router = routed(shadow_rate=1.0, judge=as_good, budgets=[budget])
+    cost = mark(router.invoke(MEDIUM))["cost"]
+    assert router.settled(30)
+
+    assert float(budget.spent) == pytest.approx(10e-6 + 7 * 2e-6 + cost["strong"])
+
+
 def test_reasons_before_and_after() -> None:
     """A decision can be had without any call, and be read back from the answer; the record has its reason too."""
     first, best = cheap(UNSURE), strong()

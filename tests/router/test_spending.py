@@ -109,6 +109,17 @@ def test_what_others_spend_counts() -> None:
     assert len(asked) == 2
 
 
+def test_a_clock_that_is_set_back_asks_the_ledger_again() -> None:
+    """What others spend counts also while the clock runs through an hour for the second time."""
+    clock, told = Clock(), [Decimal(1)]
+    budget = Budget(10, spent=lambda *_: told[0], clock=clock)
+    assert budget.spent == 1
+    told[0] = Decimal(9)
+    clock.at -= 3600
+
+    assert budget.spent == 9
+
+
 def test_a_ledger_that_fails_leaves_the_own_count() -> None:
     """A budget whose ledger cannot be read holds by what this process spends."""
 
