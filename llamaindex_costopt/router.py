@@ -16,7 +16,7 @@ from llamaindex_costopt._lookup import Lookup
 from llamaindex_costopt._route import Route
 from llamaindex_costopt._template import asking
 from llamaindex_costopt._tier import Ask
-from llamaindex_costopt._wrapper import MIRRORED
+from llamaindex_costopt._wrapper import MIRRORED, stays
 from llamaindex_costopt.cache import lookup_of
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.monitor.prices import Prices
@@ -72,6 +72,8 @@ class RouterLLM(RouterOptions, FunctionCallingLLM):
         for name in options.keys() & set(MIRRORED):
             setattr(self, name, options[name])
         self._begin([model_of(tier) for tier in self.tiers], self.prices or Prices())
+
+    __getstate__ = stays
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A rate limiter stays with the model whose rate it limits.
