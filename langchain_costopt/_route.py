@@ -82,8 +82,9 @@ class Route:
         run = self.begin(config)
         outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
         shown = _Shown(self, run, outcome)
-        for chunk in outcome.reply if shown.streamed else [outcome.reply]:
-            yield shown.next(chunk)
+        with run.watched(outcome, unfit=unfit):
+            for chunk in outcome.reply if shown.streamed else [outcome.reply]:
+                yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
         if self.front and shown.whole:
             self.front.store(shown.whole)
@@ -97,8 +98,9 @@ class Route:
         run = self.begin(config)
         outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
         shown = _Shown(self, run, outcome)
-        async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
-            yield shown.next(chunk)
+        with run.watched(outcome, unfit=unfit):
+            async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
+                yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
         if self.front and shown.whole:
             await self.front.astore(shown.whole)

@@ -118,8 +118,9 @@ class Route:
 
     def _shown(self, run: Run, outcome: Outcome[Reply]) -> Iterator[Any]:
         reply, mark = outcome.reply, self._mark(run, outcome)
-        for chunk in [whole(reply.response)] if reply.chunks is None else reply.chunks:
-            yield _marked(self._noted(reply, chunk), mark)
+        with run.watched(outcome, unfit=unfit):
+            for chunk in [whole(reply.response)] if reply.chunks is None else reply.chunks:
+                yield _marked(self._noted(reply, chunk), mark)
         # All chunks share the mark, so that whoever holds the last one finds the tokens there: nobody says which is the last.
         mark.update(self._settled(run, outcome))
 
@@ -128,8 +129,9 @@ class Route:
         if reply.chunks is None:
             yield _marked(whole(reply.response), mark)
         else:
-            async for chunk in reply.chunks:
-                yield _marked(self._noted(reply, chunk), mark)
+            with run.watched(outcome, unfit=unfit):
+                async for chunk in reply.chunks:
+                    yield _marked(self._noted(reply, chunk), mark)
         mark.update(self._settled(run, outcome))
 
     def _noted(self, reply: Reply, chunk: Any) -> Any:

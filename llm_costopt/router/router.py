@@ -3,7 +3,8 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -297,6 +298,16 @@ class Run:
             skipped=self.skipped,
         )
 
+    @contextmanager
+    def watched(self, outcome: Outcome[Any], *, unfit: Callable[[Exception], str | None]) -> Iterator[None]:
+        """Note a failure of the tier whose accepted answer breaks off inside, after its first chunk; nobody else can be asked then."""
+        try:
+            yield
+        except Exception as error:
+            if unfit(error) is None:
+                self._failed(outcome.attempts[-1].call.tier, type(error).__name__)
+            raise
+
     def settle(self, call: Call, *, usd: float | None, written: int | None) -> None:
         """Correct what was reserved for *call*, whose answer has *written* tokens; None is unknown and corrects nothing."""
         if written:
@@ -311,6 +322,7 @@ class Run:
         """
         router = self.router
         self.answers[outcome.attempts[-1].call.tier] = answer
+        router.memory.cool_down.worked(outcome.attempts[-1].call.tier)
         for attempt in outcome.attempts:
             call = attempt.call
             self.ids[call.tier] = call.id
@@ -367,15 +379,18 @@ class Run:
         """Note what every call shows: who fails, whether drafts pay, what feedback may be about."""
         memory, call = self.router.memory, attempt.call
         if attempt.result == "failed":
-            memory.cool_down.failed(call.tier, rate_limited=attempt.why in _RATE_LIMITS)
+            self._failed(call.tier, attempt.why)
             if self.usd is not None:
                 self._charge(-self.usd[call.tier])
             return
-        memory.cool_down.worked(call.tier)
         if not call.final:
+            memory.cool_down.worked(call.tier)
             memory.drafts.noted(self.route, escalated=attempt.result == "rejected")
             if attempt.reply is not None:
                 self.answers[call.tier] = read(attempt.reply)
+
+    def _failed(self, tier: int, error: str | None) -> None:
+        self.router.memory.cool_down.failed(tier, rate_limited=error in _RATE_LIMITS)
 
     def reserve(self, tier: int) -> None:
         """Hold what a call of *tier* is expected to cost: many may be on their way.

@@ -703,6 +703,19 @@ def test_a_stream_that_breaks_later_reaches_the_user(chunks: Any) -> None:
 
 
 @both_streams
+def test_a_tier_whose_streams_break_off_is_left_alone(chunks: Any) -> None:
+    """Three streams in a row that break after their first chunk count as an outage, as three calls that fail do."""
+    first = cheap(Breaking(AIMessage(SURE), RuntimeError()))
+    router = RouterChatModel(cheap=first, strong=strong())
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            chunks(router, SIMPLE)
+
+    assert whole(chunks(router, SIMPLE)).content == BEST
+    assert len(first.seen) == 3
+
+
+@both_streams
 def test_a_draft_that_breaks_in_the_middle_falls_back(chunks: Any) -> None:
     """Nothing of a draft has been shown yet when it breaks."""
     router = RouterChatModel(cheap=cheap(Breaking(AIMessage(SURE), OSError("cut off"))), strong=strong())
