@@ -371,15 +371,14 @@ class Run:
         if self.usd is not None and call.tier not in self.reserved:
             self._charge(self.usd[call.tier])
         self.reserved.discard(call.tier)
-        share = self.router.memory.share
-        if share and self.router.mode == "on" and call.tier == len(self.router.names) - 1:
-            share.charge(1.0)
+        self._count(call.tier, 1.0)
 
     def _made(self, attempt: Attempt[Any], read: Callable[[Any], Answer]) -> None:
         """Note what every call shows: who fails, whether drafts pay, what feedback may be about."""
         memory, call = self.router.memory, attempt.call
         if attempt.result == "failed":
             self._failed(call.tier, attempt.why)
+            self._count(call.tier, -1.0)
             if self.usd is not None:
                 self._charge(-self.usd[call.tier])
             return
@@ -415,6 +414,12 @@ class Run:
         for limit in self.router.limits(self.request.tags):
             if limit is not self.router.memory.mean_cost or self.router.mode == "on":
                 limit.charge(usd)
+
+    def _count(self, tier: int, calls: float) -> None:
+        """Count a call of the strongest tier, or take one back that gave no answer."""
+        share = self.router.memory.share
+        if share and self.router.mode == "on" and tier == len(self.router.names) - 1:
+            share.charge(calls)
 
     def _compare(self, ask: Callable[[int], Answer], judge: Judge) -> None:
         names = self.router.names

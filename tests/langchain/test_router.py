@@ -1274,6 +1274,22 @@ def test_the_last_tier_is_always_asked() -> None:
 
 
 @each_colour
+@pytest.mark.parametrize("asked", [[], [("system", "Be brief.")], ""], ids=["nothing", "system", "empty"])
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_a_request_that_asks_nothing_reaches_a_tier(is_learned: bool, asked: Any, call: Any) -> None:
+    """Whether an empty request is an error is the provider's word: the router decides about it like about any other."""
+    examples = [
+        Example(question=Question(messages=(Message(role="human", text=f"{MEDIUM} {n}"),)), scores={0: 1.0, 1: 1.0})
+        for n in range(20)
+    ]
+    rules = learn_rules(examples, prices=[0.1, 1.0])[0] if is_learned else None
+    message = call(RouterChatModel(cheap=cheap(SURE), strong=strong(), learned=rules), asked)
+
+    assert message.text in {SURE, BEST}
+    assert "failed" not in mark(message)["why"]
+
+
+@each_colour
 def test_learned_rules_take_the_place_of_the_rules(call: Any) -> None:
     """A router decides by what was learned from judged answers, and a cache tells it from one that learned otherwise."""
 

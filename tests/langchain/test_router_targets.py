@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import ConfigurableField
 
@@ -167,6 +168,32 @@ def test_a_share_of_strong_calls_holds(share: float) -> None:
     tiers = [mark(router.invoke(rng.choice([SIMPLE, MEDIUM, COMPLEX, COMPLEX])))["tier"] for _ in range(400)]
 
     assert share * 0.8 < tiers.count("strong") / 400 <= share + 0.01
+
+
+def test_a_strong_call_that_fails_is_no_part_of_its_share() -> None:
+    """After an outage of the strong tier its share is what it was: nothing has to be paid back for answers that nobody got."""
+    best = scripted("strong", *[ConnectionError()] * 30, BEST)
+    first = cheap(SURE)
+    first.profile = ModelProfile(tool_calling=False)
+    router = routed(first, best, max_strong_share=0.5)
+    tooled = router.bind_tools([{"type": "function", "function": {"name": "add", "parameters": {}}}])
+    for _ in range(30):
+        with pytest.raises(ConnectionError):
+            tooled.invoke(COMPLEX)
+
+    assert mark(router.invoke(COMPLEX))["tier"] == "strong"
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"max_cost_per_request": 1}, {"target_quality": 0.9}, {"max_strong_share": 0.5}, {"budgets": [Budget(1)]}],
+    ids=str,
+)
+def test_a_single_tier_that_is_free_keeps_every_limit(limit: dict[str, Any]) -> None:
+    """A cached local model without a price is asked under whatever limit."""
+    router = RouterChatModel(tiers=[cheap(SURE)], prices=Prices({"cheap": (0, 0)}), **limit)
+
+    assert router.invoke(MEDIUM).text == SURE
 
 
 def test_a_mean_cost_holds() -> None:
