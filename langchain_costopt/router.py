@@ -55,7 +55,7 @@ class RouterChatModel(RouterOptions, BaseChatModel):
     the user has the answer, and *judge* compares.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     tiers: list[BaseChatModel] = Field(min_length=1)
     """The models, from the cheapest to the strongest."""

@@ -46,7 +46,7 @@ class RouterLLM(RouterOptions, FunctionCallingLLM):
     the user has the answer, and *judge* compares.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     tiers: list[LLM] = Field(min_length=1, exclude=True)
     """The models, from the cheapest to the strongest."""

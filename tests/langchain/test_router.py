@@ -833,6 +833,27 @@ def test_a_threshold_out_of_range(threshold: Any) -> None:
         RouterChatModel(cheap=cheap(SURE), strong=strong(), threshold=threshold)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("mode", "of", "'on', 'observe' or 'off'"),
+        ("threshold", 5, "less than or equal to 1"),
+        ("budgets", 5, "valid list"),
+        ("max_strong_share", 0.1, "frozen"),
+        ("target_quality", 0.9, "frozen"),
+        ("preset", "aggressive", "frozen"),
+    ],
+)
+def test_what_is_set_later_is_checked_as_well(name: str, value: Any, says: str) -> None:
+    """An option set on a router is refused if it is wrong, or if it counts at the start alone; others hold from then on."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+    with pytest.raises(ValidationError, match=rf"{name}\n.*{says}"):
+        setattr(router, name, value)
+    router.mode = "off"
+
+    assert router.invoke(MEDIUM).text == BEST
+
+
 def test_an_option_that_there_is_none_of(caplog: pytest.LogCaptureFixture) -> None:
     """A misspelt option is refused by its name; what belongs to the tiers is warned of, since the host makes models with it."""
     with pytest.raises(ValidationError, match=r"budget\n.*not permitted"):
