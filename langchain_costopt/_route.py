@@ -19,7 +19,7 @@ from langchain_costopt._usage import is_from_cache, usage
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
-from llm_costopt.router.costs import Previous
+from llm_costopt.router.costs import Previous, usd_of
 from llm_costopt.router.router import Request, Run
 from llm_costopt.router.start import Model
 from llm_costopt.router.told import facts_of_attempt, facts_of_call, unfit
@@ -82,8 +82,9 @@ class Route:
         run = self.begin(config)
         outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
         shown = _Shown(self, run, outcome)
-        for chunk in outcome.reply if shown.streamed else [outcome.reply]:
-            yield shown.next(chunk)
+        with run.watched(outcome, unfit=unfit):
+            for chunk in outcome.reply if shown.streamed else [outcome.reply]:
+                yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
         if self.front and shown.whole:
             self.front.store(shown.whole)
@@ -97,8 +98,9 @@ class Route:
         run = self.begin(config)
         outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
         shown = _Shown(self, run, outcome)
-        async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
-            yield shown.next(chunk)
+        with run.watched(outcome, unfit=unfit):
+            async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
+                yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
         if self.front and shown.whole:
             await self.front.astore(shown.whole)
@@ -157,8 +159,7 @@ class Route:
         model = self._model(call)
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
-        usd = (self.router.prices or _list())(model_name(model) or "", used, provider=provider_of(model))
-        return None if usd is None else float(usd)
+        return usd_of(self.router.prices or _list(), model_name(model), used, provider_of(model))
 
     def _beside(self, tier: int, config: RunnableConfig) -> Any:
         """Ask a tier for comparison only."""

@@ -4,6 +4,7 @@ It runs as a chain whose children are the tiers. A chat model that simply called
 report every token twice, stream every token twice, and deadlock behind a concurrency limit of one.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -17,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._front import front
@@ -27,6 +28,11 @@ from llm_costopt.router.decision import Decision
 from llm_costopt.router.options import RouterOptions, begun
 from llm_costopt.router.shadow import Judge
 from llm_costopt.router.start import Model
+
+log = logging.getLogger(__name__)
+
+_OF_TIERS = frozenset({"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming"})
+"""What LangChain asks every chat model to be made with; a router has nothing to do with it."""
 
 _SILENT = RunnableConfig(callbacks=[])
 """For tiers whose run is reported by the router itself."""
@@ -49,6 +55,8 @@ class RouterChatModel(RouterOptions, BaseChatModel):
     the user has the answer, and *judge* compares.
     """
 
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
     tiers: list[BaseChatModel] = Field(min_length=1)
     """The models, from the cheapest to the strongest."""
     judge: Judge | BaseChatModel | None = Field(default=None, exclude=True)
@@ -63,6 +71,9 @@ class RouterChatModel(RouterOptions, BaseChatModel):
         **options: Any,
     ) -> None:
         """Take *tiers*, or *cheap* and *strong*; *options* are the other fields."""
+        for name in sorted(options.keys() & _OF_TIERS):
+            log.warning("%s= does nothing on a router: give it to the tiers, or with a call", name)
+            del options[name]
         super().__init__(**begun(tiers, cheap, strong, options))
         models = [Model(name=model_name(tier), provider=provider_of(tier)) for tier in self.tiers]
         self._begin(models, self.prices or Prices())

@@ -20,7 +20,7 @@ from llamaindex_costopt._tier import Ask, Reply
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
-from llm_costopt.router.costs import Previous
+from llm_costopt.router.costs import Previous, usd_of
 from llm_costopt.router.judging import judge_by
 from llm_costopt.router.router import Request, Run
 from llm_costopt.router.shadow import Judge
@@ -118,8 +118,9 @@ class Route:
 
     def _shown(self, run: Run, outcome: Outcome[Reply]) -> Iterator[Any]:
         reply, mark = outcome.reply, self._mark(run, outcome)
-        for chunk in [whole(reply.response)] if reply.chunks is None else reply.chunks:
-            yield _marked(self._noted(reply, chunk), mark)
+        with run.watched(outcome, unfit=unfit):
+            for chunk in [whole(reply.response)] if reply.chunks is None else reply.chunks:
+                yield _marked(self._noted(reply, chunk), mark)
         # All chunks share the mark, so that whoever holds the last one finds the tokens there: nobody says which is the last.
         mark.update(self._settled(run, outcome))
 
@@ -128,8 +129,9 @@ class Route:
         if reply.chunks is None:
             yield _marked(whole(reply.response), mark)
         else:
-            async for chunk in reply.chunks:
-                yield _marked(self._noted(reply, chunk), mark)
+            with run.watched(outcome, unfit=unfit):
+                async for chunk in reply.chunks:
+                    yield _marked(self._noted(reply, chunk), mark)
         mark.update(self._settled(run, outcome))
 
     def _noted(self, reply: Reply, chunk: Any) -> Any:
@@ -165,8 +167,7 @@ class Route:
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
         asked = model_of(self._model(call))
-        usd = (self.router.prices or _list())(asked.name or "", used, provider=asked.provider)
-        return None if usd is None else float(usd)
+        return usd_of(self.router.prices or _list(), asked.name, used, asked.provider)
 
     def _beside(self, tier: int) -> Answer:
         """Ask a tier for comparison only."""

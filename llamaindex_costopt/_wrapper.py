@@ -23,6 +23,17 @@ MIRRORED = (
 """What hosts read off a model, or set on it, and what belongs to the model inside."""
 
 
+def stays(model: Any) -> dict[str, Any]:
+    """Refuse that *model* is pickled: the host would take cache, budgets and what was learned out of the copy, and out of *model*.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError(
+        f"{type(model).__name__} cannot be pickled: what it keeps lives in this process, make another there"
+    )
+
+
 class Wrapper(FunctionCallingLLM):
     """Let *llm* be called through this object's eight endpoints, which a subclass defines.
 
@@ -41,6 +52,8 @@ class Wrapper(FunctionCallingLLM):
         super().__init__(llm=llm, **{name: getattr(llm, name) for name in MIRRORED} | options)
         for name in options.keys() & set(MIRRORED):
             setattr(llm, name, options[name])
+
+    __getstate__ = stays
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `Settings.llm` sets its callback manager on whatever it holds, each time that it is read.

@@ -9,14 +9,14 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from llamaindex_costopt._convert import MARK, identity, message_tool_calls, messages_of, model_of
 from llamaindex_costopt._lookup import Lookup
 from llamaindex_costopt._route import Route
 from llamaindex_costopt._template import asking
 from llamaindex_costopt._tier import Ask
-from llamaindex_costopt._wrapper import MIRRORED
+from llamaindex_costopt._wrapper import MIRRORED, stays
 from llamaindex_costopt.cache import lookup_of
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.monitor.prices import Prices
@@ -46,6 +46,8 @@ class RouterLLM(RouterOptions, FunctionCallingLLM):
     the user has the answer, and *judge* compares.
     """
 
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
     tiers: list[LLM] = Field(min_length=1, exclude=True)
     """The models, from the cheapest to the strongest."""
     judge: Judge | LLM | None = Field(default=None, exclude=True)
@@ -70,6 +72,8 @@ class RouterLLM(RouterOptions, FunctionCallingLLM):
         for name in options.keys() & set(MIRRORED):
             setattr(self, name, options[name])
         self._begin([model_of(tier) for tier in self.tiers], self.prices or Prices())
+
+    __getstate__ = stays
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A rate limiter stays with the model whose rate it limits.

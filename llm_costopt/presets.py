@@ -6,7 +6,7 @@ as labels and in free text (`benchmarks/cache_quality.py --preset …`). The rou
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from llm_costopt.endpoints import current_endpoint
 from llm_costopt.switch import Mode, checked, mode
@@ -82,9 +82,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def _word(table: Table, endpoint: str, word: str) -> dict[str, Any]:
-    if word in table:
+    if word in tuple(table):
         return {"preset": word}
-    if word in {"on", "observe", "off"}:
+    if word in get_args(Mode):
         return {"mode": word}
     raise ValueError(
         f"endpoints={{{endpoint!r}: {word!r}}}: say one of {', '.join(table)}, on, observe, off, or options by name"

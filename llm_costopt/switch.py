@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def mode(own: Mode = "on") -> Mode:
 
 def checked(own: Mode) -> Mode:
     """Return *own*; ValueError if it is no mode."""
-    if own not in _CARE:
+    if own not in get_args(Mode):
         raise ValueError(f"mode is 'on', 'observe' or 'off', not {own!r}")
     return own
 

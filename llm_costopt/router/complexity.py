@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from llm_costopt.router.task import LONG, task_of
 from llm_costopt.types import Question
@@ -11,6 +11,8 @@ from llm_costopt.types import Question
 log = logging.getLogger(__name__)
 
 Level = Literal["simple", "medium", "complex"]
+
+_LEVELS: dict[str, Level] = {level: level for level in get_args(Level)}
 
 Complexity: TypeAlias = Callable[[Question], tuple[Level, str]]
 """Says how hard a request is, and why."""
@@ -54,9 +56,10 @@ def complexity(question: Question) -> tuple[Level, str]:
 
 
 def level_of(rule: Complexity, question: Question) -> tuple[Level, str]:
-    """Ask *rule*; a rule that the user wrote never breaks the call."""
+    """Ask *rule*; a rule that the user wrote never breaks the call, whatever it raises or returns."""
     try:
-        return rule(question)
-    except Exception as problem:  # noqa: BLE001 - whatever the user's code raises
+        level, why = rule(question)
+        return _LEVELS[level], str(why)
+    except Exception as problem:  # noqa: BLE001 - whatever the user's code raises or returns
         log.warning("the complexity rule failed (%s), the request counts as medium", type(problem).__name__)
         return "medium", "the rule failed"

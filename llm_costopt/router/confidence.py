@@ -79,12 +79,17 @@ def _hedges(lower: str) -> int:
 
 
 def sure_of(rule: Confidence, question: Question, answer: Answer) -> tuple[float, str]:
-    """Ask *rule*; if it fails, as a rule that the user wrote may, the answer is not trusted."""
+    """Ask *rule*; if it raises or gives no score, as a rule that the user wrote may, the answer is not trusted."""
     try:
-        return rule(question, answer)
-    except Exception as problem:  # noqa: BLE001 - whatever the user's code raises
+        sure, why = rule(question, answer)
+        is_score = 0 <= sure <= 1
+    except Exception as problem:  # noqa: BLE001 - whatever the user's code raises or returns
         log.warning("the confidence rule failed (%s), the answer is not trusted", type(problem).__name__)
         return 0.0, "the rule failed"
+    if not is_score:
+        log.warning("the confidence rule gave %r, not a score from 0 to 1: the answer is not trusted", sure)
+        return 0.0, "the rule failed"
+    return float(sure), str(why)
 
 
 def _flaws(question: Question, answer: Answer) -> Iterator[str]:

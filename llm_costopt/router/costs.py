@@ -1,6 +1,7 @@
 """What a request would cost on each tier, the provider's prompt cache counted: what makes it worth staying on a tier."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,20 @@ Price: TypeAlias = Callable[..., Decimal | None]
 """`(model, usage, *, provider=None)` → US dollars, or None if unknown."""
 
 
+def usd_of(price: Price, model: str | None, usage: Usage, provider: str | None) -> float | None:
+    """Ask *price* for US dollars; None if it knows none, or is a list of the user's own that fails: that must not break a call."""
+    try:
+        told = price(model or "", usage, provider=provider)
+        usd = None if told is None else float(told)
+    except Exception:  # whatever the user's code raises or returns
+        log.warning("no price of %r: the price list failed", model, exc_info=True)
+        return None
+    if usd is None or 0 <= usd < math.inf:
+        return usd
+    log.warning("no price of %r: %r is no amount of money", model, usd)
+    return None
+
+
 def rates_of(price: Price, model: str | None, provider: str | None) -> Rates | None:
     """Read the rates of *model* off what *price* says of 1,000 tokens of each kind; None if it knows none of them."""
     if model is None:
@@ -59,15 +74,10 @@ def rates_of(price: Price, model: str | None, provider: str | None) -> Rates | N
         Usage(input_tokens=1000, output_tokens=0, cache_read_tokens=1000),
         Usage(input_tokens=0, output_tokens=1000),
     )
-    try:
-        told = [price(model, usage, provider=provider) for usage in kinds]
-    except Exception:  # a price list of the user's own must not break the router
-        log.warning("no price of %r: the price list failed", model, exc_info=True)
+    full, cached, written = (usd_of(price, model, usage, provider) for usage in kinds)
+    if full is None or written is None:
         return None
-    if told[0] is None or told[2] is None:
-        return None
-    full, written = float(told[0]), float(told[2])
-    cached = full if told[1] is None else float(told[1])
+    cached = full if cached is None else cached
     return Rates(input=full / 1000, cached=cached / 1000, output=written / 1000)
 
 

@@ -76,7 +76,7 @@ class Decision:
             known = {name: said[name] for name in cls.__slots__ if name in said}
             return cls(**{**known, "attempts": tuple(said["attempts"])})
         except (KeyError, TypeError) as problem:
-            raise ValueError(f"this is no decision of a router: {problem!r} is missing") from problem
+            raise ValueError("this answer carries no decision of a router") from problem
 
 
 def _line(attempt: Mapping[str, Any]) -> str:

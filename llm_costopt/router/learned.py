@@ -7,6 +7,7 @@ them.
 
 import hashlib
 import json
+import logging
 import math
 import os
 import threading
@@ -25,8 +26,13 @@ from llm_costopt.router.confidence import Confidence, confidence
 from llm_costopt.router.value import KEPT, NOBODY, Described, Embed, Example, Value, cross_fit, cross_fitted, groups_of
 from llm_costopt.types import Answer, Question
 
+log = logging.getLogger(__name__)
+
 FORMAT = 2
 """Of the file."""
+
+MOST_TIERS = 100
+"""Of a file; nobody has as many, and a damaged number must not fill the memory."""
 
 FEWEST = 10
 """Outcomes of all tiers below which no target is calculated at all."""
@@ -252,8 +258,14 @@ class LearnedRules:
     def _restored(cls, state: Any, targets: Targets | None, options: dict[str, Any]) -> "LearnedRules":
         if state["format"] != FORMAT:
             raise ValueError(f"its format is {state['format']!r}, not {FORMAT}")
-        tiers, prices = int(state["tiers"]), state["prices"]
+        tiers, prices = state["tiers"], state["prices"]
+        if type(tiers) is not int or not 1 <= tiers <= MOST_TIERS:
+            raise ValueError(f"it is for {tiers!r} tiers")
+        if prices is not None and not (len(prices) == tiers and all(0 <= p < math.inf for p in prices)):
+            raise ValueError(f"its prices are {prices!r}")
         value = Value.from_dict(state["value"], tiers=tiers, **options)
+        if value.note is not None:
+            log.warning("learned rules: %s", value.note)
         # Numbers that other features made say nothing about what these will make.
         seen = [_restored(row, tiers) for row in state["seen"]] if value.note is None else []
         return cls(
@@ -319,6 +331,8 @@ def _restored(row: Any, tiers: int) -> Seen:
     expected = [tuple(float(x) for x in part) for part in (before, after) if part is not None]
     if any(len(part) != tiers for part in (*expected, known)) or not isinstance(group, int | None):
         raise ValueError("an outcome has the wrong form")
-    if not all(0 <= x <= 1 or math.isnan(x) for part in (*expected, known) for x in part):
-        raise ValueError("a probability or a score is not between 0 and 1")
+    if not all(0 <= x <= 1 for part in expected for x in part):
+        raise ValueError("a probability is not between 0 and 1")
+    if not all(0 <= x <= 1 or math.isnan(x) for x in known):
+        raise ValueError("a score is not between 0 and 1")
     return Seen(expected[0], expected[1] if after is not None else None, known, group)

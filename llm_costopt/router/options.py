@@ -1,6 +1,7 @@
 """What a router is told and what it can be asked: the half of both hosts' routers that is the same."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -20,13 +21,16 @@ from llm_costopt.switch import Mode
 
 
 class RouterOptions(BaseModel):
-    """The options of a router over *tiers*, models of a host that is itself a pydantic model."""
+    """The options of a router over *tiers*, models of a host that is itself a pydantic model.
+
+    What a router begins with is frozen, since to set it later would change nothing.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     tiers: list[Any] = Field(min_length=1, exclude=True)
     """The models, from the cheapest to the strongest."""
-    preset: Preset = "balanced"
+    preset: Preset = Field(default="balanced", frozen=True)
     """How far to go: the default of `cascade` and `threshold`, see `llm_costopt.presets.ROUTER`."""
     mode: Mode = "on"
     """`observe`: the strongest tier answers, and what would have been asked is noted; `off`: it answers at once."""
@@ -36,17 +40,17 @@ class RouterOptions(BaseModel):
     """The least confidence at which an answer of any tier but the last is kept, where no target is given."""
     endpoints: dict[str, Any] = Field(default_factory=dict)
     """What holds inside `with endpoint(name):` instead: a preset, a mode, or a mapping of `preset`, `mode`, `cascade`, `threshold`."""
-    target_quality: float | None = Field(default=None, gt=0, le=1, exclude=True)
+    target_quality: float | None = Field(default=None, frozen=True, gt=0, le=1, exclude=True)
     """Share of the strongest tier's quality to keep, with 95 % confidence."""
-    max_strong_share: float | None = Field(default=None, ge=0, le=1, exclude=True)
+    max_strong_share: float | None = Field(default=None, frozen=True, ge=0, le=1, exclude=True)
     """Largest share of the requests that the strongest tier answers, as long as another one can."""
-    max_cost_per_request: float | None = Field(default=None, gt=0, exclude=True)
+    max_cost_per_request: float | None = Field(default=None, frozen=True, gt=0, exclude=True)
     """US dollars that a request may cost on average; the balance shifts to cheaper tiers, and no request is refused."""
     budgets: list[Budget] = Field(default_factory=list, exclude=True)
     """What may be spent in a time or under a tag; a request that might exceed it raises `BudgetExceededError`."""
     prices: Price | None = Field(default=None, exclude=True)
     """`(model, usage, *, provider=None)` → US dollars or None; `Prices()` if not given."""
-    shadow_rate: float = Field(default=0.0, ge=0, le=1, exclude=True)
+    shadow_rate: float = Field(default=0.0, frozen=True, ge=0, le=1, exclude=True)
     """Share of the requests for which the other tiers are asked as well, in the background, to be compared."""
     judge: Any = Field(default=None, exclude=True)
     """Compares: `(question, answer, reference)` → 0 to 1 or None, or a model that is asked which of both is better."""
@@ -54,13 +58,13 @@ class RouterOptions(BaseModel):
     """Share of the requests that the strongest tier answers at once, for `llm-costopt ab`."""
     on_score: Callable[[str, float], object] | None = Field(default=None, exclude=True)
     """Is told the id of a call and how good its answer was: `ledger.score`."""
-    learned: LearnedRules | None = Field(default=None, exclude=True)
+    learned: LearnedRules | None = Field(default=None, frozen=True, exclude=True)
     """What outcomes have taught so far; `llm-costopt calibrate` writes it. Without it the router begins with nothing."""
     complexity: Complexity = Field(default=complexity, exclude=True)
     """Says how hard a request is, and why, while nothing is learned; by default the rules of `llm_costopt.router.complexity`."""
     confidence: Confidence = Field(default=confidence, exclude=True)
     """Says how sure an answer is, and why; the checks of `llm_costopt.router.confidence` if not given."""
-    cool_down: float = Field(default=COOL_DOWN, ge=0)
+    cool_down: float = Field(default=COOL_DOWN, frozen=True, ge=0)
     """Seconds for which a tier that keeps failing, or has reached a rate limit, is not asked; the last one always is."""
     memory: Memory | None = Field(default=None, exclude=True, repr=False)
     """What a router knows and its copies share; made at the start."""
@@ -127,11 +131,14 @@ class RouterOptions(BaseModel):
             Whether the call is remembered, as the last 1,024 are.
 
         Raises:
+            TypeError: a *call* that is no text.
             ValueError: a *score* that is not between 0 and 1.
         """
-        if not 0 <= score <= 1:
+        if not isinstance(call, str):
+            raise TypeError(f"feedback is about the id of a call, not about {type(call).__name__}")
+        if not isinstance(score, Real) or not 0 <= score <= 1:
             raise ValueError(f"a score is from 0 to 1, not {score!r}")
-        return self.core.feedback(call, score)
+        return self.core.feedback(call, float(score))
 
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until what runs in the background is done, or *timeout* seconds; tell whether it is."""

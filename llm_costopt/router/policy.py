@@ -148,7 +148,7 @@ class ByGain:
         self._found = found
         self._confidence = confidence
         prices = rules.prices or (1.0,)
-        self._prices = tuple(p / prices[-1] for p in prices)
+        self._prices = tuple(p / (prices[-1] or 1.0) for p in prices)  # a single tier may be free
 
     def start(self, s: Situation) -> Step:
         """Let the cheapest tier draft if that pays, else choose by what each tier is expected to be worth."""

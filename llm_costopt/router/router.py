@@ -3,7 +3,8 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -227,6 +228,8 @@ class _Affordable:
         try:
             self._run.reserve(step.tier)
         except BudgetExceededError:
+            if self._run.arm == "control":  # a comparison must not refuse what would have been answered without it
+                self._run.arm, self._policy = None, self._run.router.policy()
             step = self._policy.start(replace(s, thrift=1.0))
             self._run.reserve(step.tier)
         return step
@@ -295,6 +298,16 @@ class Run:
             skipped=self.skipped,
         )
 
+    @contextmanager
+    def watched(self, outcome: Outcome[Any], *, unfit: Callable[[Exception], str | None]) -> Iterator[None]:
+        """Note a failure of the tier whose accepted answer breaks off inside, after its first chunk; nobody else can be asked then."""
+        try:
+            yield
+        except Exception as error:
+            if unfit(error) is None:
+                self._failed(outcome.attempts[-1].call.tier, type(error).__name__)
+            raise
+
     def settle(self, call: Call, *, usd: float | None, written: int | None) -> None:
         """Correct what was reserved for *call*, whose answer has *written* tokens; None is unknown and corrects nothing."""
         if written:
@@ -309,6 +322,7 @@ class Run:
         """
         router = self.router
         self.answers[outcome.attempts[-1].call.tier] = answer
+        router.memory.cool_down.worked(outcome.attempts[-1].call.tier)
         for attempt in outcome.attempts:
             call = attempt.call
             self.ids[call.tier] = call.id
@@ -357,23 +371,25 @@ class Run:
         if self.usd is not None and call.tier not in self.reserved:
             self._charge(self.usd[call.tier])
         self.reserved.discard(call.tier)
-        share = self.router.memory.share
-        if share and self.router.mode == "on" and call.tier == len(self.router.names) - 1:
-            share.charge(1.0)
+        self._count(call.tier, 1.0)
 
     def _made(self, attempt: Attempt[Any], read: Callable[[Any], Answer]) -> None:
         """Note what every call shows: who fails, whether drafts pay, what feedback may be about."""
         memory, call = self.router.memory, attempt.call
         if attempt.result == "failed":
-            memory.cool_down.failed(call.tier, rate_limited=attempt.why in _RATE_LIMITS)
+            self._failed(call.tier, attempt.why)
+            self._count(call.tier, -1.0)
             if self.usd is not None:
                 self._charge(-self.usd[call.tier])
             return
-        memory.cool_down.worked(call.tier)
         if not call.final:
+            memory.cool_down.worked(call.tier)
             memory.drafts.noted(self.route, escalated=attempt.result == "rejected")
             if attempt.reply is not None:
                 self.answers[call.tier] = read(attempt.reply)
+
+    def _failed(self, tier: int, error: str | None) -> None:
+        self.router.memory.cool_down.failed(tier, rate_limited=error in _RATE_LIMITS)
 
     def reserve(self, tier: int) -> None:
         """Hold what a call of *tier* is expected to cost: many may be on their way.
@@ -399,9 +415,15 @@ class Run:
             if limit is not self.router.memory.mean_cost or self.router.mode == "on":
                 limit.charge(usd)
 
+    def _count(self, tier: int, calls: float) -> None:
+        """Count a call of the strongest tier, or take one back that gave no answer."""
+        share = self.router.memory.share
+        if share and self.router.mode == "on" and tier == len(self.router.names) - 1:
+            share.charge(calls)
+
     def _compare(self, ask: Callable[[int], Answer], judge: Judge) -> None:
         names = self.router.names
-        answers = {t: self.answers[t] if t in self.answers else ask(t) for t in range(len(names))}
+        answers = {t: self.answers[t] if t in self.answers else self._beside(t, ask) for t in range(len(names))}
         scores = scores_of(self.request.question, answers, judge=judge, strongest=len(names) - 1)
         if scores is None:
             return
@@ -409,6 +431,13 @@ class Run:
         for tier, score in scores.items():
             if tier in self.ids:
                 self.router.scored(self.ids[tier], score)
+
+    def _beside(self, tier: int, ask: Callable[[int], Answer]) -> Answer:
+        """Ask a tier for comparison only; it is paid for like any other call, though no budget stops it."""
+        answer = ask(tier)
+        if self.usd is not None:
+            self._charge(self.usd[tier])
+        return answer
 
     def _unknown(self) -> dict[str, str]:
         needs = needs_of(self.request.question, max_tokens=self.request.max_tokens)

@@ -21,7 +21,9 @@ def spelled_out(endpoints: Endpoints) -> dict[str, dict[str, Any]]:
     """
     found = by_endpoint(ROUTER, endpoints, ("cascade", "threshold"))
     for endpoint, options in found.items():
-        if not 0 <= options.get("threshold", 0) <= 1 or options.get("cascade", "never") not in get_args(Cascade):
+        threshold = options.get("threshold", 0)
+        is_share = isinstance(threshold, int | float) and 0 <= threshold <= 1
+        if not is_share or options.get("cascade", "never") not in get_args(Cascade):
             raise ValueError(
                 f"endpoints={{{endpoint!r}: …}}: threshold is from 0 to 1, cascade one of {', '.join(get_args(Cascade))}"
             )

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Literal, TypeAlias
+from decimal import Decimal, InvalidOperation
+from typing import Literal, TypeAlias, get_args
 
 from llm_costopt.errors import BudgetExceededError
 
@@ -43,7 +43,8 @@ class Budget:
         clock: tells the time in seconds since the epoch.
 
     Raises:
-        ValueError: *usd* is not above 0, or *per* is another word.
+        TypeError: *tag* is no text, or *spent* no function.
+        ValueError: *usd* is no amount above 0, or *per* is another word.
     """
 
     def __init__(
@@ -55,11 +56,18 @@ class Budget:
         spent: Spent | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.usd = Decimal(str(usd))
+        try:
+            self.usd = Decimal(str(usd))
+        except InvalidOperation:
+            self.usd = Decimal(0)
         if not (self.usd.is_finite() and self.usd > 0):
             raise ValueError(f"a budget is an amount above 0, not {usd!r}")
-        if per not in {"hour", "day", "month"}:
+        if per not in get_args(Per):
             raise ValueError(f"a budget is for an hour, a day or a month, not {per!r}")
+        if not isinstance(tag, str | None):
+            raise TypeError(f"a budget is for one tag or for all, not for tag={tag!r}")
+        if spent is not None and not callable(spent):
+            raise TypeError(f"a budget is told by a function such as `ledger.spent`, not by spent={spent!r}")
         self.per, self.tag = per, tag
         self._told, self._clock = spent, clock
         self._lock = threading.Lock()
@@ -125,7 +133,8 @@ class Budget:
             if begin != self._began:
                 self._began, self._own, self._ledger, self._since_asked = begin, Decimal(0), Decimal(0), Decimal(0)
                 self._asked_at = float("-inf")
-            due = self._told is not None and now - self._asked_at >= PATIENCE
+            # A clock that was set back must not keep the ledger unasked until it has caught up.
+            due = self._told is not None and not 0 <= now - self._asked_at < PATIENCE
             if due:
                 self._asked_at = now
         if due and self._told is not None:

@@ -66,7 +66,7 @@ def memory_of(
         cool_down=CoolDown(cool_down),
         shadow=Shadow(shadow_rate),
         share=None if targets.max_strong_share is None else Allowance(targets.max_strong_share, strong=1.0),
-        mean_cost=Allowance(mean, strong=usual[-1]) if mean and usual else None,
+        mean_cost=Allowance(mean, strong=usual[-1]) if mean and usual and usual[-1] else None,
     )
 
 

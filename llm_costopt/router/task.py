@@ -57,7 +57,10 @@ def task_of(messages: Sequence[Message]) -> Task:
 
 
 def _read(messages: Sequence[Message]) -> Task:
-    asked = next((m.text for m in reversed(messages) if m.role == "human"), messages[-1].text)
+    said = (
+        [m.text for m in messages if m.role == "human"] or [m.text for m in messages] or [""]
+    )  # nothing: the provider's to refuse
+    asked = said[-1]
     text = _instruction(asked).strip() or asked.strip()
     words = len(text.split())
     return Task(text=text, words=words, material=max(0, sum(len(m.text.split()) for m in messages) - words))

@@ -703,6 +703,19 @@ def test_a_stream_that_breaks_later_reaches_the_user(chunks: Any) -> None:
 
 
 @both_streams
+def test_a_tier_whose_streams_break_off_is_left_alone(chunks: Any) -> None:
+    """Three streams in a row that break after their first chunk count as an outage, as three calls that fail do."""
+    first = cheap(Breaking(AIMessage(SURE), RuntimeError()))
+    router = RouterChatModel(cheap=first, strong=strong())
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            chunks(router, SIMPLE)
+
+    assert whole(chunks(router, SIMPLE)).content == BEST
+    assert len(first.seen) == 3
+
+
+@both_streams
 def test_a_draft_that_breaks_in_the_middle_falls_back(chunks: Any) -> None:
     """Nothing of a draft has been shown yet when it breaks."""
     router = RouterChatModel(cheap=cheap(Breaking(AIMessage(SURE), OSError("cut off"))), strong=strong())
@@ -799,11 +812,55 @@ def test_rules_that_raise(call: Any) -> None:
     assert mark(reply)["complexity"] == "medium"
 
 
+@pytest.mark.parametrize(
+    "rubbish", [None, "simple", ("easy", "x"), (float("nan"), "x"), ("0.9", "x"), (5, "x"), (0.9,)]
+)
+@each_colour
+def test_rules_that_return_rubbish(call: Any, rubbish: Any) -> None:
+    """A rule that returns neither a level nor a score breaks no call: the request counts as medium, the draft as doubtful."""
+    rules: Any = {"complexity": lambda _: rubbish, "confidence": lambda *_: rubbish}
+    reply = call(RouterChatModel(cheap=cheap(SURE), strong=strong(), **rules), SIMPLE)
+
+    assert reply.content == BEST
+    assert (mark(reply)["complexity"], mark(reply)["why"]) == ("medium", "the rule failed")
+    assert mark(reply)["attempts"][0]["confidence"] == 0
+
+
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), "high"])
 def test_a_threshold_out_of_range(threshold: Any) -> None:
     """A threshold that no score can be compared with is refused when the router is made."""
     with pytest.raises(ValidationError, match="threshold"):
         RouterChatModel(cheap=cheap(SURE), strong=strong(), threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("mode", "of", "'on', 'observe' or 'off'"),
+        ("threshold", 5, "less than or equal to 1"),
+        ("budgets", 5, "valid list"),
+        ("max_strong_share", 0.1, "frozen"),
+        ("target_quality", 0.9, "frozen"),
+        ("preset", "aggressive", "frozen"),
+    ],
+)
+def test_what_is_set_later_is_checked_as_well(name: str, value: Any, says: str) -> None:
+    """An option set on a router is refused if it is wrong, or if it counts at the start alone; others hold from then on."""
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong())
+    with pytest.raises(ValidationError, match=rf"{name}\n.*{says}"):
+        setattr(router, name, value)
+    router.mode = "off"
+
+    assert router.invoke(MEDIUM).text == BEST
+
+
+def test_an_option_that_there_is_none_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt option is refused by its name; what belongs to the tiers is warned of, since the host makes models with it."""
+    with pytest.raises(ValidationError, match=r"budget\n.*not permitted"):
+        RouterChatModel(cheap=cheap(SURE), strong=strong(), budget=1)
+    RouterChatModel(cheap=cheap(SURE), strong=strong(), temperature=0)
+
+    assert caplog.messages == ["temperature= does nothing on a router: give it to the tiers, or with a call"]
 
 
 @pytest.mark.parametrize("tier", ["cheap", "strong"])
@@ -1238,6 +1295,22 @@ def test_the_last_tier_is_always_asked() -> None:
 
 
 @each_colour
+@pytest.mark.parametrize("asked", [[], [("system", "Be brief.")], ""], ids=["nothing", "system", "empty"])
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_a_request_that_asks_nothing_reaches_a_tier(is_learned: bool, asked: Any, call: Any) -> None:
+    """Whether an empty request is an error is the provider's word: the router decides about it like about any other."""
+    examples = [
+        Example(question=Question(messages=(Message(role="human", text=f"{MEDIUM} {n}"),)), scores={0: 1.0, 1: 1.0})
+        for n in range(20)
+    ]
+    rules = learn_rules(examples, prices=[0.1, 1.0])[0] if is_learned else None
+    message = call(RouterChatModel(cheap=cheap(SURE), strong=strong(), learned=rules), asked)
+
+    assert message.text in {SURE, BEST}
+    assert "failed" not in mark(message)["why"]
+
+
+@each_colour
 def test_learned_rules_take_the_place_of_the_rules(call: Any) -> None:
     """A router decides by what was learned from judged answers, and a cache tells it from one that learned otherwise."""
 
@@ -1284,8 +1357,12 @@ def test_feedback_teaches_the_router() -> None:
 
         assert model.invoke(MEDIUM).text == UNSURE
         assert not model.feedback("unknown", 1.0)
-    with pytest.raises(ValueError, match="score"):
-        router.feedback(attempts[0]["id"], 7)
+    for score in (7, -1, float("nan"), "0.5", None, [1]):
+        with pytest.raises(ValueError, match="a score is from 0 to 1, not"):
+            router.feedback(attempts[0]["id"], score)  # type: ignore[arg-type]
+    for named in (None, UUID(attempts[0]["id"]), router.invoke(MEDIUM)):
+        with pytest.raises(TypeError, match="feedback is about the id of a call, not about"):
+            router.feedback(named, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="for 2 tiers, there are 3"):
         RouterChatModel(tiers=[first, first, best], learned=rules)
 

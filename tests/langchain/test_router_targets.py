@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import ConfigurableField
 
 from langchain_costopt import CostCallbackHandler, RouterChatModel
 from llm_costopt import Budget, BudgetExceededError, Ledger, Prices
 from llm_costopt.router.learned import LearnedRules
-from llm_costopt.types import Answer, CallRecord, Question
+from llm_costopt.types import Answer, CallRecord, Question, Usage
 from tests.scripted import (
     BEST,
     COMPLEX,
@@ -56,6 +57,35 @@ def test_a_target_without_outcomes_means_strong_calls() -> None:
 
     assert message.text == BEST
     assert "0 outcomes" in mark(message)["why"]
+
+
+@pytest.mark.parametrize("told", [RuntimeError(), "dear", -1, float("nan"), float("inf"), None])
+@every_way
+def test_a_price_list_that_fails_later_breaks_no_call(call: Any, told: Any) -> None:
+    """What was expected stays booked where the user's own price list fails for what was really used."""
+    calls: list[str] = []
+
+    def price(model: str, usage: Usage, *, provider: str | None = None) -> Any:
+        calls.append(model)
+        if len(calls) <= 6:  # the rates of both tiers
+            return Decimal(usage.input_tokens + usage.output_tokens) / (1 if model == "strong" else 10)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    budget = Budget(10_000)
+    router = RouterChatModel(cheap=cheap(SURE), strong=strong(), prices=price, budgets=[budget])
+    message = call(router, MEDIUM)
+
+    assert message.content == SURE
+    assert budget.spent == Decimal(str(mark(message)["cost"]["cheap"]))
+
+
+@pytest.mark.parametrize("told", ["dear", -1, float("nan"), float("inf")])
+def test_a_price_that_is_none(told: Any) -> None:
+    """What is no amount of money counts as an unknown price, and a limit in US dollars is refused at once."""
+    with pytest.raises(ValueError, match="needs the price of each tier"):
+        RouterChatModel(cheap=cheap(SURE), strong=strong(), prices=lambda *_, **__: told, budgets=[Budget(1)])
 
 
 @pytest.mark.parametrize(("judge", "text"), [(as_good, SURE), (no_good, BEST)])
@@ -140,6 +170,32 @@ def test_a_share_of_strong_calls_holds(share: float) -> None:
     assert share * 0.8 < tiers.count("strong") / 400 <= share + 0.01
 
 
+def test_a_strong_call_that_fails_is_no_part_of_its_share() -> None:
+    """After an outage of the strong tier its share is what it was: nothing has to be paid back for answers that nobody got."""
+    best = scripted("strong", *[ConnectionError()] * 30, BEST)
+    first = cheap(SURE)
+    first.profile = ModelProfile(tool_calling=False)
+    router = routed(first, best, max_strong_share=0.5)
+    tooled = router.bind_tools([{"type": "function", "function": {"name": "add", "parameters": {}}}])
+    for _ in range(30):
+        with pytest.raises(ConnectionError):
+            tooled.invoke(COMPLEX)
+
+    assert mark(router.invoke(COMPLEX))["tier"] == "strong"
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [{"max_cost_per_request": 1}, {"target_quality": 0.9}, {"max_strong_share": 0.5}, {"budgets": [Budget(1)]}],
+    ids=str,
+)
+def test_a_single_tier_that_is_free_keeps_every_limit(limit: dict[str, Any]) -> None:
+    """A cached local model without a price is asked under whatever limit."""
+    router = RouterChatModel(tiers=[cheap(SURE)], prices=Prices({"cheap": (0, 0)}), **limit)
+
+    assert router.invoke(MEDIUM).text == SURE
+
+
 def test_a_mean_cost_holds() -> None:
     """The mean cost of the requests stays below the limit, whatever they ask."""
     ledger = Ledger()
@@ -214,6 +270,26 @@ def test_a_control_arm() -> None:
 
     assert tiers == {("control", "strong"), ("routed", "cheap")}
     assert {(r.arm, r.tier) for r in records} == tiers
+
+
+@each_colour
+def test_the_control_arm_refuses_no_request(call: Any) -> None:
+    """A request that the budget holds on the cheap tier alone is answered there and counts for no arm, and is not refused by lot."""
+    router = routed(control_share=1.0, budgets=[Budget("0.002")])
+    message = call(router, MEDIUM)
+
+    assert message.content == SURE
+    assert (mark(message)["tier"], mark(message).get("arm")) == ("cheap", None)
+
+
+def test_comparisons_are_paid_from_the_budget() -> None:
+    """What the other tier says beside the answer costs its price, whoever reads it."""
+    budget = Budget(1)
+    router = routed(shadow_rate=1.0, judge=as_good, budgets=[budget])
+    cost = mark(router.invoke(MEDIUM))["cost"]
+    assert router.settled(30)
+
+    assert float(budget.spent) == pytest.approx(10e-6 + 7 * 2e-6 + cost["strong"])
 
 
 def test_reasons_before_and_after() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -111,6 +111,47 @@ def test_a_draft_that_is_rejected_is_never_shown() -> None:
 
     assert "".join(c.delta for c in chunks) == BEST
     assert len(chunks) == len(BEST.split(" "))
+
+
+def test_an_option_that_there_is_none_of() -> None:
+    """A misspelt option is refused by its name."""
+    cheap, strong = _tiers(SURE)
+
+    with pytest.raises(ValueError, match=r"budget\n.*not permitted"):
+        RouterLLM(cheap=cheap, strong=strong, budget=1)
+
+
+class Breaking(Echo):
+    """Breaks off after its first chunk."""
+
+    def stream_chat(self, messages: Any, **options: Any) -> Any:
+        first = next(super().stream_chat(messages, **options))
+
+        def gen() -> Iterator[Any]:
+            yield first
+            raise RuntimeError("cut off")
+
+        return gen()
+
+    async def astream_chat(self, messages: Any, **options: Any) -> Any:
+        async def gen() -> AsyncIterator[Any]:
+            for chunk in self.stream_chat(messages, **options):
+                yield chunk
+
+        return gen()
+
+
+@pytest.mark.parametrize("ask", [WAYS["stream_chat"], WAYS["astream_chat"]], ids=["stream", "astream"])
+def test_a_tier_whose_streams_break_off_is_left_alone(ask: Any) -> None:
+    """Three streams in a row that break after their first chunk count as an outage, as three calls that fail do."""
+    first, best = Breaking(name="cheap", replies=[SURE]), Echo(name="strong", replies=[BEST])
+    router = RouterLLM(cheap=first, strong=best)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="cut off"):
+            ask(router, SIMPLE)
+
+    assert _text(ask(router, SIMPLE)) == BEST
+    assert len(first.seen) == 3
 
 
 def test_an_error_of_the_last_tier_reaches_the_caller() -> None:

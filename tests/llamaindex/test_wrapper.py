@@ -1,6 +1,7 @@
 """What wrappers hand on, and what is read of messages and responses."""
 
 import asyncio
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from llamaindex_costopt import BatchingLLM, CachedLLM, RouterLLM
 from llamaindex_costopt._checks import weather_tool
 from llamaindex_costopt._convert import Reading, messages_of
-from llm_costopt import SemanticCache
+from llm_costopt import Budget, Prices, SemanticCache
 from llm_costopt.types import ToolCall
 from tests.llamaindex.echo import Echo
 
@@ -34,6 +35,24 @@ def test_what_is_set_on_a_wrapper_is_set_on_the_model_inside() -> None:
     tiers = [Echo(), Echo()]
     RouterLLM(tiers=tiers, callback_manager=manager)
     assert all(tier.callback_manager is manager for tier in tiers)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda llm: RouterLLM(tiers=[llm], budgets=[Budget(1)], prices=Prices({"m": (1, 2)})),
+        lambda llm: CachedLLM(llm, cache=SemanticCache()),
+        BatchingLLM,
+    ],
+    ids=["router", "cache", "batching"],
+)
+def test_a_copy_for_another_process_is_refused(make: Callable[[LLM], LLM]) -> None:
+    """The host takes out of a model what it cannot pickle, such as cache and budgets; asked in vain, it leaves them there."""
+    model = make(Echo(name="m", replies=["Paris."]))
+    with pytest.raises(TypeError, match="cannot be pickled: what it keeps lives in this process"):
+        pickle.dumps(model)
+
+    assert model.complete("What is the capital of France?").text == "Paris."
 
 
 def test_a_request_with_tools_is_prepared_as_the_model_does(openai: Callable[..., LLM]) -> None:

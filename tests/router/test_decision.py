@@ -1,6 +1,7 @@
 """A decision that can be read, kept and read back."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -45,5 +46,7 @@ def test_it_comes_back_from_json() -> None:
 
     assert Decision.from_dict({**said, "cache": "exact"}) == DECISION
     assert "arm" not in Decision(complexity="simple", why="", tier="cheap", at=0.0).to_dict()
-    with pytest.raises(ValueError, match="no decision"):
-        Decision.from_dict({})
+    others: list[dict[str, Any]] = [{}, {"attempts": []}, {"attempts": None}]
+    for other in others:
+        with pytest.raises(ValueError, match=r"^this answer carries no decision of a router$"):
+            Decision.from_dict(other)

@@ -1,6 +1,7 @@
 """Learned rules: from judged answers to the two rules of a router."""
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,48 @@ def test_a_file_that_is_none_is_told(content: str | None, tmp_path: Path) -> Non
 
     with pytest.raises(ValueError, match="llm-costopt calibrate"):
         LearnedRules.load(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "damage"),
+    [
+        (["tiers"], math.inf),
+        (["tiers"], 10**12),
+        (["tiers"], 0),
+        (["tiers"], "2"),
+        (["prices", 0], -1),
+        (["prices", 1], math.nan),
+        (["prices"], [1.0]),
+        (["seen", 0, 0, 0], math.nan),
+        (["seen", 0, 2, 0], 7),
+    ],
+)
+def test_a_damaged_number_is_told(
+    learned: tuple[LearnedRules, Calibration], place: list[Any], damage: Any, tmp_path: Path
+) -> None:
+    """A number that cannot be is told as such a file, and takes neither memory nor effect."""
+    state = learned[0].to_dict()
+    *way, last = place
+    inner: Any = state
+    for step in way:
+        inner = inner[step]
+    inner[last] = damage
+    (tmp_path / "router.json").write_text(json.dumps(state), encoding="utf-8")
+
+    with pytest.raises(ValueError, match="holds no rules of a router"):
+        LearnedRules.load(tmp_path / "router.json")
+
+
+def test_rules_of_another_version_are_warned_of(
+    learned: tuple[LearnedRules, Calibration], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was learned of other features is left out, and the log says so: nobody pays strong calls unaware."""
+    state = learned[0].to_dict()
+    state["value"]["features"] = "others"
+    (tmp_path / "router.json").write_text(json.dumps(state), encoding="utf-8")
+
+    assert LearnedRules.load(tmp_path / "router.json").outcomes == 0
+    assert "learning starts anew: features 'others' instead of" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,11 @@ def test_an_endpoint_has_its_own_settings(monkeypatch: pytest.MonkeyPatch) -> No
         ({"a": "bold"}, "say one of conservative, balanced, aggressive, on, observe, off, or options by name"),
         ({"a": {"target_quality": 0.9}}, "target_quality cannot differ by endpoint; there are preset, mode, cascade"),
         ({"a": {"threshold": 2}}, "endpoints={'a': …}: threshold is from 0 to 1"),
+        ({"a": {"threshold": "0.5"}}, "threshold is from 0 to 1"),
+        ({"a": {"threshold": None}}, "threshold is from 0 to 1"),
         ({"a": {"cascade": "often"}}, "cascade one of never, medium, always"),
+        ({"a": ["on"]}, "say one of conservative, balanced, aggressive, on, observe, off, or options by name"),
+        ({"a": {"mode": ["on"]}}, "mode is 'on', 'observe' or 'off', not"),
     ],
 )
 def test_what_cannot_differ_by_endpoint_is_refused(endpoints: Any, says: str) -> None:

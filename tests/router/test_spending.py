@@ -1,7 +1,6 @@
 """Limits: what shifts the balance, and what stops."""
 
 import threading
-from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -110,6 +109,17 @@ def test_what_others_spend_counts() -> None:
     assert len(asked) == 2
 
 
+def test_a_clock_that_is_set_back_asks_the_ledger_again() -> None:
+    """What others spend counts also while the clock runs through an hour for the second time."""
+    clock, told = Clock(), [Decimal(1)]
+    budget = Budget(10, spent=lambda *_: told[0], clock=clock)
+    assert budget.spent == 1
+    told[0] = Decimal(9)
+    clock.at -= 3600
+
+    assert budget.spent == 9
+
+
 def test_a_ledger_that_fails_leaves_the_own_count() -> None:
     """A budget whose ledger cannot be read holds by what this process spends."""
 
@@ -122,11 +132,21 @@ def test_a_ledger_that_fails_leaves_the_own_count() -> None:
         budget.reserve(0.2)
 
 
-@pytest.mark.parametrize("make", [lambda: Budget(0), lambda: Budget("nan"), lambda: Budget(1, per="year")])  # type: ignore[arg-type]
-def test_a_budget_that_is_none(make: Callable[[], Any]) -> None:
-    """An amount that is not above 0, or another span, is refused at once."""
-    with pytest.raises(ValueError, match="a budget is"):
-        make()
+@pytest.mark.parametrize(
+    "given",
+    [
+        *[{"usd": 0}, {"usd": -1}, {"usd": "nan"}, {"usd": float("inf")}],
+        *[{"usd": "$5"}, {"usd": ""}, {"usd": None}, {"usd": True}, {"usd": []}],
+        *[{"usd": 1, "per": "year"}, {"usd": 1, "per": None}, {"usd": 1, "per": ["day"]}],
+        *[{"usd": 1, "tag": 5}, {"usd": 1, "tag": ["search"]}],
+        {"usd": 1, "spent": Decimal(0)},
+    ],
+    ids=str,
+)
+def test_a_budget_that_is_none(given: Any) -> None:
+    """What is no amount above 0, no span, no tag or no function is refused at once, in a sentence."""
+    with pytest.raises((TypeError, ValueError), match="a budget is"):
+        Budget(**given)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
