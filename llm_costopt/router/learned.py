@@ -231,13 +231,21 @@ class LearnedRules:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the file *path*, for its owner's eyes only."""
+        """Write the file *path*, for its owner's eyes only.
+
+        Raises:
+            OSError: it cannot be written; nothing is left beside it.
+        """
         self.calibrate()  # what came since the last time
         there = Path(path)
         beside = there.with_name(f"{there.name}.new")
-        beside.touch(mode=0o600)
-        beside.write_text(json.dumps(self.to_dict()), encoding="utf-8")
-        beside.replace(there)
+        try:
+            beside.touch(mode=0o600)
+            beside.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+            beside.replace(there)
+        except OSError:  # such as a folder of that name
+            beside.unlink(missing_ok=True)
+            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, targets: Targets | None = None, **options: Any) -> "LearnedRules":

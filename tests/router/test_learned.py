@@ -260,6 +260,17 @@ def test_other_targets_move_the_point(learned: tuple[LearnedRules, Calibration],
         LearnedRules(tiers=2, targets=Targets(target_quality=0.9))
 
 
+def test_rules_that_cannot_be_written_leave_nothing_behind(
+    learned: tuple[LearnedRules, Calibration], tmp_path: Path
+) -> None:
+    """Where a folder has the name, saving fails and no file is left beside it."""
+    (tmp_path / "router.json").mkdir()
+    with pytest.raises(IsADirectoryError):
+        learned[0].save(tmp_path / "router.json")
+
+    assert [found.name for found in tmp_path.iterdir()] == ["router.json"]
+
+
 @pytest.mark.parametrize(
     "targets", [{"target_quality": 0.0}, {"max_strong_share": 1.5}, {"max_cost_per_request": -1.0}]
 )
