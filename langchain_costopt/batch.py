@@ -17,8 +17,9 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from typing_extensions import override
 
 from langchain_costopt._usage import is_from_cache, usage_of_result
+from llm_costopt.account import Price
 from llm_costopt.batch.window import BatchStats, Ticket, Window, call_in_forked_child
-from llm_costopt.monitor.prices import Price, Prices
+from llm_costopt.monitor.prices import Prices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

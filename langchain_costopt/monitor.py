@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER, messages_of
 from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
+from llm_costopt.account import Price
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
-from llm_costopt.monitor.prices import Price
 from llm_costopt.monitor.privacy import Redact, asked
 from llm_costopt.reported import decision_of
 from llm_costopt.types import CacheKind, CallRecord, Message, OnRecord

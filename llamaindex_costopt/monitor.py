@@ -28,10 +28,10 @@ from pydantic import PrivateAttr
 from llamaindex_costopt._convert import Reading, messages_of, provider_of
 from llamaindex_costopt._events import CacheHitEvent, told
 from llamaindex_costopt._tags import tags_of
+from llm_costopt.account import Price
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
 from llm_costopt.monitor.ledger import Ledger
-from llm_costopt.monitor.prices import Price
 from llm_costopt.monitor.privacy import Redact, asked
 from llm_costopt.monitor.summary import Summary
 from llm_costopt.reported import decision_of

@@ -10,10 +10,10 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
-from llm_costopt.account import account
+from llm_costopt.account import Price, account
 from llm_costopt.errors import place_of
 from llm_costopt.monitor.ledger import Ledger
-from llm_costopt.monitor.prices import Price, Prices
+from llm_costopt.monitor.prices import Prices
 from llm_costopt.monitor.privacy import Redact, hash_of, kept, key_for
 from llm_costopt.monitor.summary import Summary
 from llm_costopt.types import CallRecord, Message, OnRecord

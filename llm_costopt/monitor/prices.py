@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Literal
@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from genai_prices.types import PriceCalculation
 
 log = logging.getLogger(__name__)
-
-Price = Callable[..., Decimal | None]
-"""`(model, usage, *, provider=None, batch=False)` → US dollars, or None if unknown; `Prices` is one."""
 
 Amount = Decimal | str | float
 """A price as people write it; a float means the decimal number that Python prints for it."""

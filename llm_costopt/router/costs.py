@@ -3,11 +3,10 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import TypeAlias
 
+from llm_costopt.account import Price
 from llm_costopt.router.capability import characters
 from llm_costopt.types import Question, Usage
 
@@ -45,10 +44,6 @@ class Previous:
     """Which one answered it."""
     age: float
     """Seconds since then."""
-
-
-Price: TypeAlias = Callable[..., Decimal | None]
-"""`(model, usage, *, provider=None)` → US dollars, or None if unknown."""
 
 
 def usd_of(price: Price, model: str | None, usage: Usage, provider: str | None) -> float | None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from llm_costopt.account import Price
 from llm_costopt.presets import Preset
 from llm_costopt.router.complexity import Complexity, complexity
 from llm_costopt.router.confidence import Confidence, confidence
 from llm_costopt.router.cooldown import COOL_DOWN
-from llm_costopt.router.costs import Price
 from llm_costopt.router.learned import LearnedRules, Targets
 from llm_costopt.router.policy import Cascade
 from llm_costopt.router.router import Memory, Router

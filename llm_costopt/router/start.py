@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+from llm_costopt.account import Price
 from llm_costopt.router.complexity import Complexity
 from llm_costopt.router.confidence import Confidence
 from llm_costopt.router.cooldown import CoolDown
-from llm_costopt.router.costs import Costs, Price, rates_of
+from llm_costopt.router.costs import Costs, rates_of
 from llm_costopt.router.learned import LearnedRules, Targets
 from llm_costopt.router.router import Memory
 from llm_costopt.router.shadow import Shadow
