@@ -69,7 +69,7 @@ def replay(cache: SemanticCache, requests: list[tuple[str, str]]) -> tuple[int, 
 def test_it_hits_more_than_the_plain_rule_within_its_budget() -> None:
     """On made traffic with many wordings it serves far more than the threshold does, and few of its answers are wrong."""
     requests = traffic(1500)
-    learned, plain = SemanticCache(max_error=0.02), SemanticCache(threshold=0.95)
+    learned, plain = SemanticCache(max_error=0.02, rng=random.Random(1).random), SemanticCache(threshold=0.95)
     (hits, wrong), (plain_hits, _) = replay(learned, requests), replay(plain, requests)
 
     assert hits > 2 * plain_hits
@@ -87,7 +87,7 @@ def test_some_would_be_hits_are_checked() -> None:
 
 def test_certain_guards_hold_whatever_was_learned() -> None:
     """After traffic in which all is served, another number and a negation are still another question."""
-    cache = SemanticCache(max_error=0.4)
+    cache = SemanticCache(max_error=0.4, rng=random.Random(1).random)
     replay(cache, traffic(300))
     cache.save(ask("set the alarm in the hall to 7"), Answer(text="done"), "done")
 
@@ -126,7 +126,7 @@ def test_what_was_learned_is_kept_with_the_store(tmp_path: Path) -> None:
 
 def test_answers_that_change_are_no_longer_served() -> None:
     """When the right answers to the same questions begin to differ every time, the checks notice, and the hits stop."""
-    cache = SemanticCache(max_error=0.02, shadow_rate=0.2)
+    cache = SemanticCache(max_error=0.02, shadow_rate=0.2, rng=random.Random(1).random)
     before, _ = replay(cache, traffic(600))
     changing = [(text, f"{right} version {n}") for n, (text, right) in enumerate(traffic(2400, seed=4))]
     replay(cache, changing[:2000])

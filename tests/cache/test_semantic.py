@@ -670,7 +670,7 @@ def save(cache, text):
 OTHER_PROCESS = (
     HELPERS
     + """
-cache = SemanticCache(path=sys.argv[1])
+cache = SemanticCache(path=sys.argv[1], threshold=0.95)  # with an error budget some hits are checked, not served
 assert cache.find(ask("What river is the longest")).payload == "river"
 save(cache, "How do I cook rice?")
 """
