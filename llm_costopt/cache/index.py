@@ -24,8 +24,9 @@ Measured on question embeddings, 300 searches each: of the 8 nearest, all that r
 radius of 80 of 256 bits loses 4 % at 0.6 and 15 % at 0.5.
 """
 
-CHUNK = 65536
-"""Rows that lie side by side: no insertion ever copies more than half as many."""
+CHUNK = 131072
+"""Rows that lie side by side: no insertion ever copies more than half as many. With half as many a search among 100,000
+takes 0.03 ms longer, and the slowest insertion 7 ms instead of 13."""
 
 STEP = 64
 """Rows that are sketched together, which takes little longer than one; up to as many newest ones are compared exactly."""
