@@ -11,7 +11,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -681,28 +681,49 @@ def test_tls_by_the_url(make: Make, redis_server: RedisServer, tmp_path: Path) -
     assert served(make(redis_server), RICE_TOO) == "semantic"
 
 
-def test_a_cluster_of_one_node(make: Make) -> None:
-    """In cluster mode all keys of a lookup lie in one slot, so that nothing crosses slots."""
-    with socket.socket() as free:  # the usual one is 10,000 above the port, where there may be none
-        free.bind(("127.0.0.1", 0))
-        bus = str(free.getsockname()[1])
-    with RedisServer("--cluster-enabled", "yes", "--cluster-port", bus) as server:
-        with redis.Redis.from_url(server.url, protocol=2) as raw:
-            raw.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            give_up = time.monotonic() + SLOW
-            while raw.execute_command("CLUSTER INFO")["cluster_state"] != "ok" and time.monotonic() < give_up:
-                time.sleep(0.05)
-        cache = make(server)
-        assert save(cache, RICE)
-        hit = cache.find(ask(RICE_TOO))
-        assert hit is not None
-        assert cache.feedback(hit.id, ok=False)
-        assert served(cache, RICE_TOO) is None
-        assert cache.invalidate(model="small") == 1
-        save(cache, POETRY)
-        cache.clear()
+@pytest.fixture
+def cluster() -> Iterator[tuple[RedisServer, RedisServer]]:
+    """Run two nodes that know each other and have half of the slots each."""
+    with ExitStack() as at_the_end:
+        nodes, buses, clients = [], [], []
+        for _ in range(2):
+            with socket.socket() as free:  # the usual one is 10,000 above the port, where there may be none
+                free.bind(("127.0.0.1", 0))
+                buses.append(free.getsockname()[1])
+            arguments = "--cluster-enabled", "yes", "--cluster-port", str(buses[-1])
+            nodes.append(at_the_end.enter_context(RedisServer(*arguments)))
+            clients.append(at_the_end.enter_context(redis.Redis.from_url(nodes[-1].url, protocol=2)))
+        for client, first in zip(clients, (0, 8192), strict=True):
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, first + 8191)
+        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, buses[1])
+        give_up = time.monotonic() + SLOW
+        while any(c.execute_command("CLUSTER INFO")["cluster_state"] != "ok" for c in clients):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        yield nodes[0], nodes[1]
 
-        assert (cache.stats().entries, cache.stats().errors) == (0, 0)
+
+def test_a_cluster_of_two_nodes(make: Make, cluster: tuple[RedisServer, RedisServer]) -> None:
+    """All keys of a namespace lie in one slot: the node that has it does all that a cache asks, the other makes misses."""
+    at_home = []
+    for namespace in map(str, range(6)):
+        caches = [make(node, namespace=namespace) for node in cluster]
+        stored = [save(cache, RICE) for cache in caches]
+        home, away = caches if stored[0] else reversed(caches)
+        hit = home.find(ask(RICE_TOO))
+        assert hit is not None
+        assert home.feedback(hit.id, ok=False)
+        assert served(home, RICE_TOO) is None
+        assert home.invalidate(model="small") == 1
+        save(home, POETRY)
+        home.clear()
+        at_home.append(stored)
+
+        assert (home.stats().entries, home.stats().errors) == (0, 0)
+        assert served(away, RICE) is None
+        assert away.stats().errors > 0
+
+    assert sorted(set(map(tuple, at_home))) == [(False, True), (True, False)]
 
 
 @pytest.mark.parametrize("threshold", [0.8, None])
