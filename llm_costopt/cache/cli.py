@@ -17,7 +17,7 @@ def cache(
     namespace: Annotated[str, typer.Option(help="Its namespace.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:
-    """Show what a cache served, or would have served, and how often that was wrong; noted once a minute."""
+    """Show what a cache served, or would have served, and how often that was wrong; noted once a minute, and when a program ends."""
     entries, counts = _read(store, namespace)
     figures = _figures(entries, counts)
     if as_json:
