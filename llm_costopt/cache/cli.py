@@ -28,9 +28,10 @@ def cache(
 
 def _read(store: str, namespace: str) -> tuple[int, dict[str, int]]:
     if "://" in store:
-        from redis.exceptions import RedisError
+        from llm_costopt.cache.redis import RedisStore  # first, since it says which extra it needs
 
-        from llm_costopt.cache.redis import RedisStore  # needs an extra
+        # isort: split
+        from redis.exceptions import RedisError
 
         try:
             shared = RedisStore(store, namespace=namespace, embedder="", timeout=5)

@@ -55,6 +55,16 @@ for n in range(5):
 """
 
 
+def test_a_redis_without_its_packages_is_one_sentence() -> None:
+    """What is to be installed is said with the exact line."""
+    code = "import sys; sys.modules['redis'] = None\nfrom llm_costopt.cli import main; main()"
+    line = [sys.executable, "-c", code, "cache", "redis://127.0.0.1:9/0"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "pip install 'llm-costopt[redis]'" in done.stderr
+
+
 def test_a_script_that_closes_nothing_leaves_its_figures(tmp_path: Path) -> None:
     """What a program counts in its last minute, or in its only one, is noted when it ends."""
     subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "cache.db")], check=True, timeout=60)
