@@ -16,6 +16,9 @@ class RouterMiddleware(AgentMiddleware[Any, Any]):
     Args:
         cheaper: one or more models, from the cheapest on.
         options: those of `RouterChatModel`, such as `learned=`, `threshold=`, `cache=`.
+
+    Raises:
+        ValueError: no cheaper model, something that is no chat model, or an option that a router refuses.
     """
 
     def __init__(self, *cheaper: BaseChatModel, **options: Any) -> None:
@@ -24,6 +27,8 @@ class RouterMiddleware(AgentMiddleware[Any, Any]):
             raise ValueError(
                 "name one model at least that is cheaper than the agent's own, as in RouterMiddleware(mini)"
             )
+        # What is wrong is told here, not at the agent's first call; the last tier stands in for the agent's own model.
+        RouterChatModel(tiers=[*cheaper, cheaper[-1]], **options)
         self._cheaper = cheaper
         self._options = options
         self._routers: Recent[int, RouterChatModel] = Recent(64)

@@ -96,6 +96,7 @@ class RouterChatModel(RouterOptions, BaseChatModel):
         for n, model in enumerate(models if isinstance(models, list | tuple) else (), 1):
             if not isinstance(model, BaseChatModel):
                 hint = ": bind tools and schemas to the router instead" if isinstance(model, Runnable) else ""
+                hint = f": make one with init_chat_model({model!r})" if isinstance(model, str) else hint
                 raise ValueError(f"tier {n} is no chat model but {type(model).__name__}{hint}")  # noqa: TRY004 - pydantic's
         return models
 

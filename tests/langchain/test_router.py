@@ -1391,5 +1391,13 @@ def test_the_router_as_middleware(call: Any) -> None:
     assert [m.response_metadata["llm_costopt"]["tier"] for m in messages if m.type == "ai"] == ["cheap", "cheap"]
     assert (messages[-1].text, best.seen) == ("One and two make three.", [])
     assert middleware.router(best) is middleware.router(best)
+
+
+def test_a_middleware_is_checked_when_it_is_made() -> None:
+    """What a router would refuse is no error of the agent's first call."""
     with pytest.raises(ValueError, match="RouterMiddleware"):
         RouterMiddleware()
+    with pytest.raises(ValueError, match=r"no chat model but str: make one with init_chat_model\('gpt-4o-mini'\)"):
+        RouterMiddleware("gpt-4o-mini")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="treshold"):
+        RouterMiddleware(cheap(SURE), treshold=0.9)
