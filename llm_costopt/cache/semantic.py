@@ -40,6 +40,9 @@ _made: "weakref.WeakSet[SemanticCache]" = weakref.WeakSet()
 class SemanticCache:
     """Answer the same question in other words from store, and a different one never.
 
+    It is for LlamaIndex's `CachedLLM` and `RouterLLM`, or for a program without a host; LangChain takes
+    `langchain_costopt.SemanticCache`, which has the same arguments.
+
     Args:
         preset: how far to go: `conservative`, `balanced` or `aggressive`, see `llm_costopt.presets.CACHE`; what else is
             given wins.
