@@ -34,7 +34,7 @@ def estimate_(
     batched: Annotated[str | None, typer.Option(help="Share of the calls that can go by batch.")] = None,
     batch_discount: Annotated[str | None, typer.Option(help="What a batch takes off, if not as listed.")] = None,
     price: Annotated[
-        list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHED, $ per million tokens.")
+        list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or /CACHED after that, in $ per million tokens.")
     ] = None,
     measured: Annotated[Path | None, typer.Option("--from", help="A ledger to take all of this from.")] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="With --from, how far to look back.")] = None,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -345,3 +346,5 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     assert done.exit_code == 0
     assert "Usage" in done.output
     assert " ." not in done.output  # what looks like a style is swallowed
+    narrow = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+    assert not re.search(r"\w…", narrow.output)  # a word that is too long for its column is cut
