@@ -1,6 +1,7 @@
 """The command line: `llm-costopt demo`, `llm-costopt calibrate`, `llm-costopt ab`, `llm-costopt batch`."""
 
 import json
+import math
 import os
 import random
 import sqlite3
@@ -149,7 +150,10 @@ def calibrate(
     )
     rules.save(out)
     if as_json:
-        print(json.dumps({"outcomes": found.outcomes, "drafts": found.drafts, **asdict(found.point), "out": str(out)}))
+        point = asdict(found.point)
+        if not math.isfinite(point["threshold"]):  # JSON has no word for it; the share says at which end this is
+            point["threshold"] = None
+        print(json.dumps({"outcomes": found.outcomes, "drafts": found.drafts, **point, "out": str(out)}))
     else:
         _show_calibration(found, out)
 

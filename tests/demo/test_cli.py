@@ -292,6 +292,15 @@ def test_calibrate_learns_from_the_shipped_log(tmp_path: Path) -> None:
     assert LearnedRules.load(out).explanation in " ".join(shown.stdout.split())
 
 
+def test_a_point_at_the_end_of_the_curve_is_json(tmp_path: Path) -> None:
+    """A share of 0 has no least score, which JSON cannot say as an infinite number."""
+    log = str(resources.files("llm_costopt.demo") / "requests.jsonl")
+    done = _run("calibrate", log, "--max-strong-share", "0", "--out", str(tmp_path / "router.json"), "--json")
+    found = json.loads(done.stdout, parse_constant=pytest.fail)
+
+    assert (found["threshold"], found["strong_share"]) == (None, 0.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
