@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
-from numbers import Real
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,12 +118,6 @@ class BatchQueue:
             raise ValueError(f"on_close must be 'detach', 'wait' or 'cancel', not {on_close!r}")
         if not 0 < poll[0] <= poll[1]:
             raise ValueError(f"poll must be some seconds and the most seconds between two looks, not {poll!r}")
-        times = {"deadline": deadline or 0, "gather": gather, "max_wait": max_wait, "resume": resume, "lease": lease}
-        for name, given in {**times, "settle": settle, "retries": retries}.items():
-            if not isinstance(given, Real) or not given >= 0:
-                raise ValueError(f"{name} must be a number of 0 or more, not {given!r}")
-        if not isinstance(job, str | None):
-            raise ValueError(f"job must be a name, not {job!r}")  # noqa: TRY004 - as of the other options
         if client is None:
             http_library()  # here, since two threads that import it at once have seen half of it
         self._job = job
