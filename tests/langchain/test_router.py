@@ -39,6 +39,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 
 from langchain_costopt import RouterChatModel, RouterMiddleware
+from llm_costopt import Prices
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.learned import LearnedRules, learn_rules
 from llm_costopt.router.value import Example
@@ -1401,3 +1402,12 @@ def test_a_middleware_is_checked_when_it_is_made() -> None:
         RouterMiddleware("gpt-4o-mini")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="treshold"):
         RouterMiddleware(cheap(SURE), treshold=0.9)
+
+
+@pytest.mark.parametrize("target", ["target_quality", "max_strong_share", "max_cost_per_request"])
+def test_a_middleware_has_a_target(target: str) -> None:
+    """It is held with the price of the agent's own model, which is not known when the middleware is made."""
+    prices = Prices({"cheap": (1, 2), "strong": (20, 40)})
+    middleware = RouterMiddleware(cheap(SURE), prices=prices, **{target: 0.5})
+
+    assert getattr(middleware.router(strong(BEST)), target) == 0.5
