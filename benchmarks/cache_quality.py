@@ -106,7 +106,8 @@ def plain_curve(stream: Sequence[dict[str, Any]], embedder: Embedder) -> list[tu
 def measure_pairs(path: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Look up each pair alone in its scope, and rank all by what the verifier makes of them."""
     pairs = rows(path)
-    cache = SemanticCache(**options, ttl=None, shadow_rate=1e-9)
+    unchecked = {} if "threshold" in options else {"shadow_rate": 1e-9}
+    cache = SemanticCache(**options, **unchecked, ttl=None)
     by_type: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     results, ranked = [], []
     for n, row in enumerate(pairs):

@@ -10,6 +10,7 @@ from langchain_core.messages import convert_to_messages
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import Runnable
+from langchain_openai import ChatOpenAI
 
 from langchain_costopt.cache import SemanticCache
 from langchain_costopt.monitor import CostCallbackHandler
@@ -52,8 +53,6 @@ def replay(
 
 
 def _model(name: str, url: str | None) -> BaseChatModel:
-    from langchain_openai import ChatOpenAI
-
     # The key of a loopback server is nobody's secret; live, key and base URL come from the environment.
     return (
         ChatOpenAI(model=name)

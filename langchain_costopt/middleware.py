@@ -9,6 +9,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_costopt.router import RouterChatModel
 from llm_costopt.recent import Recent
 
+_WEIGHED = frozenset({"target_quality", "max_strong_share", "max_cost_per_request"})
+"""Options that weigh the prices of the tiers."""
+
 
 class RouterMiddleware(AgentMiddleware[Any, Any]):
     """Route each model call of an agent over *cheaper* models and the agent's own, which is the strongest tier.
@@ -16,6 +19,9 @@ class RouterMiddleware(AgentMiddleware[Any, Any]):
     Args:
         cheaper: one or more models, from the cheapest on.
         options: those of `RouterChatModel`, such as `learned=`, `threshold=`, `cache=`.
+
+    Raises:
+        ValueError: no cheaper model, something that is no chat model, or an option that a router refuses.
     """
 
     def __init__(self, *cheaper: BaseChatModel, **options: Any) -> None:
@@ -24,6 +30,11 @@ class RouterMiddleware(AgentMiddleware[Any, Any]):
             raise ValueError(
                 "name one model at least that is cheaper than the agent's own, as in RouterMiddleware(mini)"
             )
+        # What is wrong is told here, not at the agent's first call. The last tier stands in for the agent's own model, whose
+        # price is not known yet.
+        RouterChatModel(
+            tiers=[*cheaper, cheaper[-1]], **{name: given for name, given in options.items() if name not in _WEIGHED}
+        )
         self._cheaper = cheaper
         self._options = options
         self._routers: Recent[int, RouterChatModel] = Recent(64)

@@ -53,6 +53,8 @@ class RouterChatModel(RouterOptions, BaseChatModel):
     95 % confidence, and asks the strongest tier as long as too few outcomes prove that. They come from `learned=`, from
     `feedback`, and from `shadow_rate=0.02, judge=…`: for that share of the requests the other tiers are asked as well, after
     the user has the answer, and *judge* compares.
+
+    What each option means stands at the fields of `llm_costopt.router.options.RouterOptions`.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -96,6 +98,7 @@ class RouterChatModel(RouterOptions, BaseChatModel):
         for n, model in enumerate(models if isinstance(models, list | tuple) else (), 1):
             if not isinstance(model, BaseChatModel):
                 hint = ": bind tools and schemas to the router instead" if isinstance(model, Runnable) else ""
+                hint = f": make one with init_chat_model({model!r})" if isinstance(model, str) else hint
                 raise ValueError(f"tier {n} is no chat model but {type(model).__name__}{hint}")  # noqa: TRY004 - pydantic's
         return models
 

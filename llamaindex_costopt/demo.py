@@ -7,6 +7,8 @@ from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
 from llama_index.core.llms import LLM
+from llama_index.llms.openai import OpenAI
+from llama_index.llms.openai.utils import from_openai_message_dicts
 from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
 
@@ -52,8 +54,6 @@ def replay(
 
 
 def _model(name: str, url: str | None) -> LLM:
-    from llama_index.llms.openai import OpenAI
-
     # The key of a loopback server is nobody's secret; live, key and base URL come from the environment.
     return OpenAI(model=name) if url is None else OpenAI(model=name, api_base=url, api_key="recorded", max_retries=0)
 
@@ -77,8 +77,6 @@ class _Pass:
             root.event_handlers = [handler for handler in root.event_handlers if handler is not origins]
 
     def _send(self, row: LoggedRequest) -> str:
-        from llama_index.llms.openai.utils import from_openai_message_dicts
-
         options: dict[str, Any] = {}
         if row.tools:
             options["tools"] = list(row.tools)

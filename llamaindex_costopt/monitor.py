@@ -21,6 +21,7 @@ from llama_index.core.instrumentation.events.llm import (
     LLMCompletionStartEvent,
 )
 from llama_index.core.instrumentation.span_handlers import NullSpanHandler
+from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.utils import get_tokenizer
 from llama_index_instrumentation import get_dispatcher
 from pydantic import PrivateAttr
@@ -170,6 +171,8 @@ class CostEventHandler(BaseEventHandler):
             self._broke(span, type(event.exception).__name__)
 
     def _started(self, span: str, event: _Start) -> None:
+        if event.model_dict.get("class_name") == StructuredLLM.class_name():
+            return  # it tells of itself as well as of the model inside, which alone knows what was used
         if self._spans.is_inside(span, self._running):
             return  # some models chat by completing, and tell of both: it is one call
         if self._feeds_another(span, event):

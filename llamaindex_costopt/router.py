@@ -44,6 +44,8 @@ class RouterLLM(RouterOptions, FunctionCallingLLM):
     95 % confidence, and asks the strongest tier as long as too few outcomes prove that. They come from `learned=`, from
     `feedback`, and from `shadow_rate=0.02, judge=…`: for that share of the requests the other tiers are asked as well, after
     the user has the answer, and *judge* compares.
+
+    What each option means stands at the fields of `llm_costopt.router.options.RouterOptions`.
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)

@@ -1,6 +1,7 @@
 """The command line: `llm-costopt demo`, `llm-costopt calibrate`, `llm-costopt ab`, `llm-costopt batch`."""
 
 import json
+import math
 import os
 import random
 import sqlite3
@@ -92,6 +93,8 @@ def demo(
         raise ValueError(f"--cheap and --strong are two models, not twice {cheap!r}")
     if ledger is not None and ledger.exists():
         raise ValueError(f"--ledger {ledger}: there is such a file already; give the demo one of its own")
+    if ledger is not None:
+        _check_folder("--ledger", ledger)
     with _bar(2 * len(rows)) as tick:
         result = _replay_of(host)(
             rows,
@@ -138,6 +141,7 @@ def calibrate(
         raise ValueError(
             f"--price-ratio is the cheap model's price over the strong one's, such as 0.06, not {price_ratio}"
         )
+    _check_folder("--out", out)
     rules, found = learn_rules(
         examples_of(read_log(log)),
         prices=[price_ratio, 1.0],
@@ -146,9 +150,18 @@ def calibrate(
     )
     rules.save(out)
     if as_json:
-        print(json.dumps({"outcomes": found.outcomes, "drafts": found.drafts, **asdict(found.point), "out": str(out)}))
+        point = asdict(found.point)
+        if not math.isfinite(point["threshold"]):  # JSON has no word for it; the share says at which end this is
+            point["threshold"] = None
+        print(json.dumps({"outcomes": found.outcomes, "drafts": found.drafts, **point, "out": str(out)}))
     else:
         _show_calibration(found, out)
+
+
+def _check_folder(option: str, file: Path) -> None:
+    """Refuse before the work is done what could not be written after it."""
+    if file.is_dir() or not os.access(file.absolute().parent, os.W_OK):
+        raise ValueError(f"{option} {file}: give a file in a folder that exists and may be written")
 
 
 def _show_calibration(found: "Calibration", out: Path) -> None:
@@ -208,8 +221,9 @@ def _show(
     table.add_column("")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
-    share = 1 - after["cost_usd"] / before["cost_usd"] if before["cost_usd"] and after["cost_usd"] is not None else None
-    table.add_row("cost", _money(before["cost_usd"]), f"{_money(after['cost_usd'])} (-{_percent(share)})")
+    known = before["cost_usd"] and after["cost_usd"] is not None
+    change = f" ({100 * (after['cost_usd'] / before['cost_usd'] - 1):+.1f} %)" if known else ""
+    table.add_row("cost", _money(before["cost_usd"]), f"{_money(after['cost_usd'])}{change}")
     table.add_row("saved by the cache", "", _money(saved["cache"]))
     table.add_row("saved by the router", "", _money(saved["router"]))
     table.add_row("hit rate", "", _percent(after["hit_rate"]))
@@ -247,7 +261,7 @@ def _fine_print(rows: list[LoggedRequest], *, live: bool, shipped: bool) -> str:
 
 
 def _money(value: float | None) -> str:
-    return "unknown" if value is None else f"${value:.4f}"
+    return "unknown" if value is None else f"{'-' if value < 0 else ''}${abs(value):.4f}"
 
 
 def _percent(value: float | None) -> str:

@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_the_first_screen_has_code_and_says_what_it_does_not_do() -> None:
 
     assert next(n for n, line in enumerate(lines) if line.startswith("```python")) <= 25
     assert "## What it does not do" in README
+
+
+def test_what_it_links_to_is_there_and_in_the_source_distribution() -> None:
+    """Files that it names by a link exist and ship with it, and each place in it that it names is a heading."""
+    root = Path(__file__).parent.parent
+    ships = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    files = re.findall(r"\]\(([^#)]+)\)", README)
+    headings = {line.lstrip("# ").lower().replace(" ", "-") for line in README.splitlines() if line.startswith("#")}
+
+    assert files
+    assert [f for f in files if not (root / f).is_file() or Path(f).parts[0] not in ships["sdist"]["include"]] == []
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= headings
 
 
 def test_the_table_is_as_printed() -> None:

@@ -17,7 +17,7 @@ def cache(
     namespace: Annotated[str, typer.Option(help="Its namespace.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print figures for machines.")] = False,
 ) -> None:
-    """Show what a cache served, or would have served, and how often that was wrong; noted once a minute."""
+    """Show what a cache served, or would have served, and how often that was wrong; noted once a minute, and when a program ends."""
     entries, counts = _read(store, namespace)
     figures = _figures(entries, counts)
     if as_json:
@@ -28,9 +28,10 @@ def cache(
 
 def _read(store: str, namespace: str) -> tuple[int, dict[str, int]]:
     if "://" in store:
-        from redis.exceptions import RedisError
+        from llm_costopt.cache.redis import RedisStore  # first, since it says which extra it needs
 
-        from llm_costopt.cache.redis import RedisStore  # needs an extra
+        # isort: split
+        from redis.exceptions import RedisError
 
         try:
             shared = RedisStore(store, namespace=namespace, embedder="", timeout=5)

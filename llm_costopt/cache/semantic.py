@@ -5,9 +5,11 @@ What a method does with one request stands in a file of its own: `lookup` (find)
 """
 
 import asyncio
+import atexit
 import os
 import random
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -32,9 +34,14 @@ from llm_costopt.types import Answer, Question
 NOTED = 60.0
 """Seconds for which figures are kept in memory before they are noted beside the entries."""
 
+_made: "weakref.WeakSet[SemanticCache]" = weakref.WeakSet()
+
 
 class SemanticCache:
     """Answer the same question in other words from store, and a different one never.
+
+    It is for LlamaIndex's `CachedLLM` and `RouterLLM`, or for a program without a host; LangChain takes
+    `langchain_costopt.SemanticCache`, which has the same arguments.
 
     Args:
         preset: how far to go: `conservative`, `balanced` or `aggressive`, see `llm_costopt.presets.CACHE`; what else is
@@ -139,6 +146,7 @@ class SemanticCache:
             rng=rng,
         )
         self._parts = self._open(index)
+        _made.add(self)
 
     @property
     def embedder(self) -> Embedder:
@@ -251,10 +259,14 @@ class SemanticCache:
 
     def close(self) -> None:
         """Close the store; later lookups miss."""
-        parts = self._parts
+        _made.discard(self)
+        self._note_last()
+        self._parts.store.close()
+
+    def _note_last(self) -> None:
+        """Note what was counted since the last minute began."""
         with self.failsafe("bookkeeping"):
-            _note(parts, parts.clock())
-        parts.store.close()
+            _note(self._parts, self._parts.clock())
 
     def failsafe(self, doing: str) -> AbstractContextManager[None]:
         """Turn any failure inside the block into a logged and counted one: a cache never breaks a call."""
@@ -271,3 +283,13 @@ def _note(parts: Parts, now: float) -> None:
     """Add to the figures that `llm-costopt cache` prints."""
     if counts := parts.tally.unnoted(now):
         parts.store.add_counts(counts, now)
+
+
+def _at_exit() -> None:
+    # A script may end within the minute, and few close their cache. What a fork has not used since is its parent's.
+    for cache in list(_made):
+        if cache._parts.pid == os.getpid():  # noqa: SLF001 - the other half of the class
+            cache._note_last()  # noqa: SLF001
+
+
+atexit.register(_at_exit)

@@ -44,6 +44,11 @@ class Chosen:
 
     def __init__(self, preset: str, endpoints: Endpoints, given: dict[str, Any], ttl: freshness.TTL) -> None:
         checked(given["mode"])  # no preset has one, so that None is no choice
+        unused = [name for name in ("max_error", "shadow_rate") if given[name] is not None]
+        if given["threshold"] is not None and unused:
+            raise ValueError(
+                f"threshold is the plain rule, which has no {' and no '.join(unused)}: give one or the other"
+            )
         example = {"search": "aggressive"}
         check("endpoints", endpoints, lambda named: isinstance(named, Mapping), "a mapping by endpoint", example)
         self.usual = _checked(Settings(**{"threshold": None, **chosen(CACHE, preset, given)}, ttl=ttl), "")

@@ -68,7 +68,8 @@ def read_log(path: str | os.PathLike[str] | None = None) -> list[LoggedRequest]:
     if isinstance(file, Path) and file.is_dir():
         raise BadLogError(file, None, "this is a folder, name a file of JSON lines")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # not at U+2028, which JSON may hold
+        # A byte order mark is what Windows begins such files with; not split at U+2028, which JSON may hold.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as problem:
         raise BadLogError(file, None, "there is no such file") from problem
     except (OSError, UnicodeDecodeError) as problem:

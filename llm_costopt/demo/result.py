@@ -94,7 +94,7 @@ def _figures(run: Sequence[Served]) -> dict[str, Any]:
         "failed": sum(s.error is not None for s in run),
         "right": sum(right) / len(right) if right else None,
         "latency_p50_ms": round(statistics.median(latencies), 1),
-        "latency_p95_ms": round(latencies[int(0.95 * (len(latencies) - 1))], 1),
+        "latency_p95_ms": round(latencies[round(0.95 * (len(latencies) - 1))], 1),
     }
 
 

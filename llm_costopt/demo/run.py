@@ -1,5 +1,6 @@
 """One pass over a log, whichever host makes the calls: who is asked what, which answer was served, and whether it is right."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,8 +97,22 @@ def played(
         return
     tiers: dict[str, Tier] = {models.cheap: "cheap", models.strong: "strong"}
     playback = Playback(rows, tiers)
-    with serving(playback) as url:
+    with serving(playback) as url, _past_proxies():
         yield playback, url
+
+
+@contextmanager
+def _past_proxies() -> Iterator[None]:
+    """Let clients that are made inside reach this machine where the environment names a proxy."""
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    os.environ.update(dict.fromkeys(before, "127.0.0.1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def twice(playback: Playback | None, before: Callable[[], list[Served]], after: Callable[[], list[Served]]) -> Result:

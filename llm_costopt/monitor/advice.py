@@ -394,16 +394,31 @@ def _unpriced(figures: Figures, to: Horizon) -> Found:
     means = [float(r.cost_usd) / r.priced for r in figures.routes if r.priced and not r.rejected] or [
         float(figures.summary.cost_usd) / max(1, figures.summary.calls - figures.summary.unpriced)
     ]
-    for model, calls in figures.unpriced[:5]:
+
+    def effect(calls: int) -> str:
         low, high = (calls * end * to.factor for end in (min(means), max(means)))
         guess = (
             f": {money(low)} to {money(high)} {to.words} if it costs a call what the cheapest and the dearest of the other "
             "routes do."
         )
-        yield Advice(
-            title=f"Give a price for {plain(model)}",
-            because=f"{count(calls)} calls went to it and the price list does not know it: they are in no amount here.",
-            effect=f"Saves nothing, but shows what is spent{guess if high else ', which nothing here tells.'}",
-            how=f"Prices({{{plain(model)!r}: (input, output)}}), in US dollars per million tokens",
-            usd=None,
-        )
+        return f"Saves nothing, but shows what is spent{guess if high else ', which nothing here tells.'}"
+
+    untold = dict(figures.untold)
+    for model, calls in figures.unpriced[:5]:
+        if told := calls - untold.get(model, 0):
+            yield Advice(
+                title=f"Give a price for {plain(model)}",
+                because=f"{count(told)} calls went to it and the price list does not know it: they are in no amount here.",
+                effect=effect(told),
+                how=f"Prices({{{plain(model)!r}: (input, output)}}), in US dollars per million tokens",
+                usd=None,
+            )
+        if told < calls:
+            yield Advice(
+                title=f"Have {plain(model)} tell its tokens",
+                because=f"{count(calls - told)} calls of it told none, as a stream does that is not asked to: they are in no "
+                "amount here.",
+                effect=effect(calls - told),
+                how="stream_usage=True of ChatOpenAI, which asks for them by itself only without a base_url",
+                usd=None,
+            )

@@ -133,7 +133,7 @@ def budget_spent(*, above: float = 0.98) -> Rule:
 
 def unpriced() -> Rule:
     """Judge the last hour's calls at an unknown cost, by model."""
-    says = "The price of {about} is unknown: {value:.0f} calls of the last hour are missing in all costs."
+    says = "The cost of {about} is unknown: {value:.0f} calls of the last hour are missing in all costs."
     return Rule(name="LLMUnpricedRequests", says=says, measure=lambda f: f.hour.unpriced, limit=0, clear=0)
 
 

@@ -13,7 +13,7 @@ from llm_costopt.monitor.alert_rules import Rule, Severity, default_rules
 from llm_costopt.monitor.guarded import Guard, callables
 from llm_costopt.monitor.stream import About
 from llm_costopt.monitor.summary import Summary
-from llm_costopt.monitor.watched import Batches, SpendingLimit, name_of
+from llm_costopt.monitor.watched import Batches, SpendingLimit, check_watched, name_of
 from llm_costopt.monitor.windows import Facts, Windows, facts
 from llm_costopt.types import CallRecord
 
@@ -62,7 +62,7 @@ class Alerts:
         clock: tells the time in seconds since the epoch.
 
     Raises:
-        TypeError: a sink cannot be called.
+        TypeError: a sink or *batches* cannot be called, or *budgets* is no list.
         ValueError: *every* is no number above 0.
     """
 
@@ -79,6 +79,7 @@ class Alerts:
     ) -> None:
         if every is not None and not (isinstance(every, Real) and 0 < every <= threading.TIMEOUT_MAX):
             raise ValueError(f"every is a number of seconds above 0, or None for no looks of its own, not {every!r}")
+        check_watched(budgets, batches)
         self._sinks = callables(sinks)
         self._rules = default_rules() if rules is None else tuple(rules)
         self._summary, self._budgets, self._batches = summary, budgets, batches

@@ -96,7 +96,7 @@ def estimate(
         prices: `Prices()` if not given; with overrides for models that it does not know.
 
     Raises:
-        ValueError: a number is out of its range, a price is unknown, or the cheap model is the dearer one.
+        ValueError: a number is out of its range, a price is unknown, or the cheap model is the dearer one or the same.
     """
     notes: list[str] = []
     tokens = _tokens("input_tokens", input_tokens), _tokens("output_tokens", output_tokens)
@@ -115,6 +115,10 @@ def estimate(
     )
     if rates.cheap.high + rates.escalated.high > 1:
         raise ValueError("routed_cheap and escalated are shares of the same requests: together they are 1 at most")
+    if cheap == strong and rates.cheap.high:
+        raise ValueError(
+            f"routed_cheap is the share that a cheaper model than {strong!r} answers: name it with cheap=, or --cheap"
+        )
     if any(cheap > strong for cheap, strong in zip(found.cheap.all, found.strong.all, strict=True)):
         raise ValueError(f"{cheap!r} costs more than {strong!r} for these tokens: name them the other way round")
     if rates.batched.high == 0:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from llm_costopt.monitor.estimate import DAYS, Estimate, Span, estimate
 from llm_costopt.monitor.prices import Prices
+from llm_costopt.monitor.wording import count, seconds
 
 
 def estimate_(
@@ -33,7 +34,7 @@ def estimate_(
     batched: Annotated[str | None, typer.Option(help="Share of the calls that can go by batch.")] = None,
     batch_discount: Annotated[str | None, typer.Option(help="What a batch takes off, if not as listed.")] = None,
     price: Annotated[
-        list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or MODEL=INPUT/OUTPUT/CACHED, $ per million tokens.")
+        list[str] | None, typer.Option(help="MODEL=INPUT/OUTPUT or /CACHED after that, in $ per million tokens.")
     ] = None,
     measured: Annotated[Path | None, typer.Option("--from", help="A ledger to take all of this from.")] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="With --from, how far to look back.")] = None,
@@ -88,7 +89,9 @@ def _prices(given: list[str]) -> dict[str, list[str]]:
 def _show(inputs: dict[str, Any], result: Estimate, paid: dict[str, Any]) -> None:
     console = Console()
     for name, value in inputs.items():
-        said = f"{value:.6g}" if isinstance(value, Decimal | float) else value
+        said = value
+        if isinstance(value, Decimal | float):
+            said = count(float(value)) if value >= 1000 else f"{value:.6g}"
         console.print(f"{name.replace('_', ' ')}: {said}", style="dim", highlight=False)
     table = Table("", "a month", "this step saves", "of the baseline", title=f"{DAYS} days")
     for step in result.steps:
@@ -106,10 +109,11 @@ def _show(inputs: dict[str, Any], result: Estimate, paid: dict[str, Any]) -> Non
 
 def _compare(console: Console, measured: dict[str, Any]) -> None:
     """Hold the estimate against the bill that it was made from."""
-    month, unpriced = measured["month_usd"], measured["unpriced"]
+    month, unpriced, days = measured["month_usd"], measured["unpriced"], measured["days"]
+    span = f"{days:.1f} days" if days >= 0.05 else seconds(86_400 * days)
     if month is not None:
         console.print(
-            f"Paid for {measured['requests']} requests in {measured['days']:.1f} days: {_usd(month)} a month at that pace,"
+            f"Paid for {measured['requests']} requests in {span}: {_usd(month)} a month at that pace,"
             " drafts, failures and shadow calls included.",
             highlight=False,
         )

@@ -72,7 +72,7 @@ FROM calls WHERE at >= :since AND cache IS NULL AND NOT batch AND NOT shadow AND
 """
 
 _UNPRICED = """
-SELECT coalesce(model, 'unknown') AS model, count(*) AS calls
+SELECT coalesce(model, 'unknown') AS model, count(*) AS calls, sum(usage IS NULL) AS untold
 FROM calls WHERE at >= :since AND cost IS NULL AND error IS NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 50
 """
 
@@ -206,7 +206,9 @@ class Figures:
     endpoints: tuple[Endpoint, ...]
     """The dearest first, at most a thousand."""
     unpriced: tuple[tuple[str, int], ...]
-    """Models whose price is unknown, and how often they were called."""
+    """Models with calls of unknown cost, and how many those are."""
+    untold: tuple[tuple[str, int], ...]
+    """The same of the calls among them of which no tokens were told: no price would help there."""
     compared_hours: float | None
     """Back from now, how far the arms are compared: all the time, or that of the newest 100,000 calls; None for ever."""
     compared_seconds: float
@@ -233,7 +235,7 @@ def figures_of(db: sqlite3.Connection, since: float, now: float) -> Figures | No
     ).fetchone()
     compared = newest["at"] if newest else since
     width = next((w for w, most in ((_HOUR, 3 * _DAY), (_DAY, 120 * _DAY)) if last - first <= most), _WEEK)
-    latencies = read(_LATENCIES)
+    latencies, unpriced = read(_LATENCIES), read(_UNPRICED)
     return Figures(
         first=first,
         last=last,
@@ -246,7 +248,8 @@ def figures_of(db: sqlite3.Connection, since: float, now: float) -> Figures | No
         latencies=tuple(Latency(hit=bool(r["hit"]), seconds=r["seconds"], calls=r["calls"]) for r in latencies),
         judged=tuple(Judged(**dict(row)) for row in db.execute(_JUDGED, when)),
         endpoints=_endpoints(read, (first + last) / 2),
-        unpriced=tuple((row["model"], row["calls"]) for row in read(_UNPRICED)),
+        unpriced=tuple((row["model"], row["calls"]) for row in unpriced),
+        untold=tuple((row["model"], row["untold"]) for row in unpriced if row["untold"]),
         compared_hours=None if compared == float("-inf") else (now - compared) / 3600,
         compared_seconds=last - max(first, compared),
     )

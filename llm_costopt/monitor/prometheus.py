@@ -8,7 +8,7 @@ from importlib.metadata import version
 from llm_costopt.errors import MissingExtraError
 from llm_costopt.monitor.guarded import Guard
 from llm_costopt.monitor.stream import About, News, Stream
-from llm_costopt.monitor.watched import Batches, SpendingLimit
+from llm_costopt.monitor.watched import Batches, SpendingLimit, check_watched
 from llm_costopt.types import CallRecord, Saved, Usage
 
 try:
@@ -46,6 +46,9 @@ class PrometheusExporter:
         registry: where the metrics are registered; one of its own if None. One exporter a registry.
         budgets: shown when scraped.
         batches: tells how the work of batches stands when scraped.
+
+    Raises:
+        TypeError: *budgets* is no list, or *batches* cannot be called.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class PrometheusExporter:
         budgets: Sequence[SpendingLimit] = (),
         batches: Batches | None = None,
     ) -> None:
+        check_watched(budgets, batches)
         self.registry = registry or CollectorRegistry()
         self._guard = Guard("The Prometheus exporter")
         self._stream = Stream()

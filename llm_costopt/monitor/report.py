@@ -145,7 +145,7 @@ def _warnings(figures: Figures) -> list[str]:
     more = f" and {len(figures.unpriced) - 5} more" if len(figures.unpriced) > 5 else ""
     return [
         (
-            f"{count(figures.summary.unpriced)} calls have no known price and are in no amount here: {models}{more}. "
+            f"{count(figures.summary.unpriced)} calls have no known cost and are in no amount here: {models}{more}. "
             "What was really paid is more."
         )
     ]

@@ -221,8 +221,8 @@ def _routing(figures: Figures) -> Section:
         title="Who answered",
         said=(
             (
-                f"Requests that a router decided, by how hard it held them to be; {share(figures.summary.escalation_rate)} were "
-                "asked again of a dearer model."
+                "Requests that a router decided, by how hard it held them to be; "
+                f"{share(figures.summary.escalation_rate or 0)} were asked again of a dearer model."
             ),
         ),
         drawing=charts.shares(rows, names=parts),
@@ -379,17 +379,18 @@ def _models(figures: Figures) -> Section:
 def _unpriced(figures: Figures) -> Section:
     if not figures.unpriced:
         return Section(title="Not priced", said=("Every call that succeeded has a price.",))
-    calls = figures.summary.unpriced
+    calls, untold = figures.summary.unpriced, dict(figures.untold)
     return Section(
         title="Not priced",
         said=(
             (
                 f"{count(calls)} of {count(figures.summary.calls)} calls succeeded at an unknown cost. No amount on this page "
-                "holds them: what was really paid is more. Give their prices with Prices({…})."
+                "holds them: what was really paid is more. Give their prices with Prices({…}); where no tokens were told, no "
+                "price helps."
             ),
         ),
-        heads=("model", "calls of unknown cost"),
-        rows=tuple((plain(model, 80), count(n)) for model, n in figures.unpriced),
+        heads=("model", "calls of unknown cost", "of which told no tokens"),
+        rows=tuple((plain(model, 80), count(n), count(untold.get(model, 0))) for model, n in figures.unpriced),
     )
 
 

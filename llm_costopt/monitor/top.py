@@ -116,7 +116,7 @@ def frame(ledger: Ledger, *, hours: float, name: str) -> RenderableType:
     parts: list[RenderableType] = [_figures(summary, hours)]
     if summary.unpriced:
         unknown = ", ".join(plain(model) for model in summary.unpriced_models[:5])
-        parts.append(Text(f"{count(summary.unpriced)} calls have no known price: {unknown}", style="yellow"))
+        parts.append(Text(f"{count(summary.unpriced)} calls have no known cost: {unknown}", style="yellow"))
     return Panel(Group(*parts, models, endpoints), title=title, subtitle="q ends", padding=(0, 1))
 
 

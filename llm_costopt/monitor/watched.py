@@ -1,6 +1,6 @@
 """What is looked at rather than told: budgets, and the jobs of batches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
@@ -68,6 +68,14 @@ class BatchState:
 
 Batches = Callable[[], Batching]
 """Tells how the work of batches stands now: `queue.stats` of a `BatchQueue`."""
+
+
+def check_watched(budgets: Iterable[SpendingLimit], batches: Batches | None) -> None:
+    """Raise TypeError for one budget without a list around it, or for *batches* that cannot be called."""
+    if not isinstance(budgets, Iterable):
+        raise TypeError(f"budgets is a list, such as [Budget(50, spent=ledger.spent)], not {type(budgets).__name__}")
+    if not callable(batches) and batches is not None:
+        raise TypeError(f"batches is a function, such as queue.stats of a BatchQueue, not {type(batches).__name__}")
 
 
 def name_of(budget: SpendingLimit) -> str:

@@ -53,6 +53,8 @@ def memory_of(
     if (targets.max_cost_per_request or with_budgets or targets.target_quality) and not costs.known:
         unknown = [m.name for m, r in zip(models, costs.rates, strict=True) if r is None]
         hint = f"prices=Prices({{{unknown[0]!r}: (input, output)}}), in US dollars per million tokens"
+        if unknown[0] is None:
+            hint = "the model a field `model` or `model_name`, since a price is found by its name"
         raise ValueError(
             f"a target or a limit in US dollars needs the price of each tier, {unknown} are unknown: give {hint}"
         )

@@ -4,6 +4,8 @@ import json
 import random
 import socket
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,35 @@ def observed(requests: int, **options: Any) -> None:
         assert cache.find(ask(text)) is None
         cache.save(ask(text), Answer(text=right), right)
     cache.close()
+
+
+SCRIPT = """
+import sys
+from llm_costopt import Answer, Message, Question, SemanticCache
+
+cache = SemanticCache(path=sys.argv[1])
+for n in range(5):
+    question = Question(messages=(Message(role="human", text=f"What is thing {n}?"),))
+    if cache.find(question) is None:
+        cache.save(question, Answer(text="It is."), "It is.")
+"""
+
+
+def test_a_redis_without_its_packages_is_one_sentence() -> None:
+    """What is to be installed is said with the exact line."""
+    code = "import sys; sys.modules['redis'] = None\nfrom llm_costopt.cli import main; main()"
+    line = [sys.executable, "-c", code, "cache", "redis://127.0.0.1:9/0"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "pip install 'llm-costopt[redis]'" in done.stderr
+
+
+def test_a_script_that_closes_nothing_leaves_its_figures(tmp_path: Path) -> None:
+    """What a program counts in its last minute, or in its only one, is noted when it ends."""
+    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "cache.db")], check=True, timeout=60)
+
+    assert figures(str(tmp_path / "cache.db"))["lookups"] == 5
 
 
 def test_a_week_of_observing_is_printed_from_the_file(tmp_path: Path) -> None:

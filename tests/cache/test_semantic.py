@@ -590,6 +590,8 @@ def test_an_expired_answer_does_not_hide_a_fresh_one(make: Make, clock: Clock) -
         ({"endpoints": ["search"]}, r"endpoints is a mapping by endpoint.*got \['search'\]"),
         ({"max_error": "0.01"}, r"max_error is a share.*got '0\.01'"),
         ({"threshold": True}, "threshold is a cosine.*got True"),
+        ({"threshold": 0.9, "max_error": 0.01}, "which has no max_error: give one or the other"),
+        ({"threshold": 0.9, "shadow_rate": 0.1}, "which has no shadow_rate: give one or the other"),
         ({"ttl": "1h"}, "ttl is a number of seconds.*got '1h'"),
         ({"ttl": timedelta(hours=1)}, "ttl is a number of seconds.*got datetime"),
         ({"ttl": {"static": "1h"}}, "ttl is a number of seconds by kind.*'1h'"),

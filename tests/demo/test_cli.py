@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -117,6 +118,42 @@ def test_a_log_of_texts_can_be_replayed(tmp_path: Path) -> None:
     assert found["after"]["right"] is None
 
 
+def test_a_log_of_windows_is_replayed_behind_a_proxy(tmp_path: Path) -> None:
+    """A byte order mark is no part of the log, and a proxy in the environment is not asked for this machine."""
+    log = tmp_path / "texts.jsonl"
+    log.write_text('{"text": "hello there"}\n', encoding="utf-8-sig")
+    done = _run("demo", "--requests", str(log), "--json", HTTP_PROXY="http://127.0.0.1:9", NO_PROXY="")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["before"]["failed"] == 0
+
+
+def _answer(content: str, right: bool, latency_ms: float = 0) -> dict[str, Any]:
+    said = {"content": content, "right": right, "latency_ms": latency_ms}
+    return {**said, "prompt_tokens": 30, "completion_tokens": 40}
+
+
+def test_a_run_that_costs_more_says_so_and_a_short_one_has_a_tail(tmp_path: Path) -> None:
+    """Two escalations cost a plus, not two minus signs; of two requests the slower one is the 95th percentile."""
+    rows = [
+        {
+            "messages": [{"role": "user", "content": f"Suggest a name for my {shop}"}],
+            "cheap": _answer("I'm not sure.", right=False),
+            "strong": _answer("Crumb, since it is short.", right=True, latency_ms=latency),
+        }
+        for shop, latency in (("bakery", 5_000), ("garage", 90_000))
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    shown = _run("demo", "--requests", str(log)).stdout
+    unknown = _run("demo", "--requests", str(log), "--cheap", "a", "--strong", "b").stdout
+
+    assert "(+6.0 %)" in shown
+    assert "-$0.0001" in shown
+    assert json.loads(_run("demo", "--requests", str(log), "--json").stdout)["before"]["latency_p95_ms"] > 90_000
+    assert "unknown)" not in unknown
+
+
 def test_unlabelled_texts_have_no_wrong_hits_to_count(tmp_path: Path) -> None:
     """Without labels the number of wrong hits is unknown, not zero."""
     log = tmp_path / "texts.jsonl"
@@ -135,6 +172,7 @@ def test_unlabelled_texts_have_no_wrong_hits_to_count(tmp_path: Path) -> None:
         (["--threshold", "0"], "threshold is a cosine"),
         (["--live"], "set OPENAI_API_KEY"),
         (["--cheap", "gpt-4o"], "two models"),
+        (["--ledger", "/nowhere/demo.db"], "give a file in a folder that exists"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -157,13 +195,23 @@ def test_an_unreadable_option_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_langchain_the_demo_says_what_to_install() -> None:
-    """A missing host is reported with the exact install line."""
-    code = "import sys; sys.modules['langchain_core'] = None\nfrom llm_costopt.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=60, check=False)
+@pytest.mark.parametrize(
+    ("missing", "host"),
+    [
+        ("langchain_core", "langchain"),
+        ("langchain_openai", "langchain"),
+        ("llama_index", "llamaindex"),
+        ("llama_index.llms.openai", "llamaindex"),
+    ],
+)
+def test_without_a_host_or_its_models_the_demo_says_what_to_install(missing: str, host: str) -> None:
+    """A missing host, or its integration of OpenAI, is reported with the exact install line."""
+    code = f"import sys; sys.modules[{missing!r}] = None\nfrom llm_costopt.cli import main; main()"
+    line = [sys.executable, "-c", code, "demo", "--host", host]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 1
-    assert "pip install 'llm-costopt[langchain]'" in done.stderr
+    assert f"pip install 'llm-costopt[{host}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -244,18 +292,29 @@ def test_calibrate_learns_from_the_shipped_log(tmp_path: Path) -> None:
     assert LearnedRules.load(out).explanation in " ".join(shown.stdout.split())
 
 
+def test_a_point_at_the_end_of_the_curve_is_json(tmp_path: Path) -> None:
+    """A share of 0 has no least score, which JSON cannot say as an infinite number."""
+    log = str(resources.files("llm_costopt.demo") / "requests.jsonl")
+    done = _run("calibrate", log, "--max-strong-share", "0", "--out", str(tmp_path / "router.json"), "--json")
+    found = json.loads(done.stdout, parse_constant=pytest.fail)
+
+    assert (found["threshold"], found["strong_share"]) == (None, 0.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["calibrate", "/nowhere.jsonl"], "/nowhere.jsonl"),
         (["calibrate", "LOG", "--target-quality", "2"], "target"),
         (["calibrate", "LOG", "--price-ratio", "1"], "--price-ratio"),
+        (["calibrate", "LOG", "--out", "/nowhere/router.json"], "in a folder that exists and may be written"),
     ],
 )
 def test_calibrate_refuses_what_makes_no_sense(arguments: list[str], message: str, tmp_path: Path) -> None:
     """Each is one sentence, and no file is written."""
     log = str(resources.files("llm_costopt.demo") / "requests.jsonl")
-    done = _run(*[log if a == "LOG" else a for a in arguments], "--out", str(tmp_path / "router.json"))
+    out = [] if "--out" in arguments else ["--out", str(tmp_path / "router.json")]
+    done = _run(*[log if a == "LOG" else a for a in arguments], *out)
 
     assert done.returncode == 1
     assert message in done.stderr
@@ -296,3 +355,5 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     assert done.exit_code == 0
     assert "Usage" in done.output
     assert " ." not in done.output  # what looks like a style is swallowed
+    narrow = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+    assert not re.search(r"\w…", narrow.output)  # a word that is too long for its column is cut

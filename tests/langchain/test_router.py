@@ -39,6 +39,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 
 from langchain_costopt import RouterChatModel, RouterMiddleware
+from llm_costopt import Prices
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.learned import LearnedRules, learn_rules
 from llm_costopt.router.value import Example
@@ -1391,5 +1392,22 @@ def test_the_router_as_middleware(call: Any) -> None:
     assert [m.response_metadata["llm_costopt"]["tier"] for m in messages if m.type == "ai"] == ["cheap", "cheap"]
     assert (messages[-1].text, best.seen) == ("One and two make three.", [])
     assert middleware.router(best) is middleware.router(best)
+
+
+def test_a_middleware_is_checked_when_it_is_made() -> None:
+    """What a router would refuse is no error of the agent's first call."""
     with pytest.raises(ValueError, match="RouterMiddleware"):
         RouterMiddleware()
+    with pytest.raises(ValueError, match=r"no chat model but str: make one with init_chat_model\('gpt-4o-mini'\)"):
+        RouterMiddleware("gpt-4o-mini")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="treshold"):
+        RouterMiddleware(cheap(SURE), treshold=0.9)
+
+
+@pytest.mark.parametrize("target", ["target_quality", "max_strong_share", "max_cost_per_request"])
+def test_a_middleware_has_a_target(target: str) -> None:
+    """It is held with the price of the agent's own model, which is not known when the middleware is made."""
+    prices = Prices({"cheap": (1, 2), "strong": (20, 40)})
+    middleware = RouterMiddleware(cheap(SURE), prices=prices, **{target: 0.5})
+
+    assert getattr(middleware.router(strong(BEST)), target) == 0.5

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import ConfigurableField
@@ -79,6 +80,13 @@ def test_a_price_list_that_fails_later_breaks_no_call(call: Any, told: Any) -> N
 
     assert message.content == SURE
     assert budget.spent == Decimal(str(mark(message)["cost"]["cheap"]))
+
+
+def test_a_model_without_a_name_has_no_price() -> None:
+    """The way out is a name, since no price list could hold the model."""
+    nameless = FakeListChatModel(responses=["Yes."])
+    with pytest.raises(ValueError, match="give the model a field `model` or `model_name`"):
+        RouterChatModel(cheap=nameless, strong=nameless, budgets=[Budget(1)])
 
 
 @pytest.mark.parametrize("told", ["dear", -1, float("nan"), float("inf")])

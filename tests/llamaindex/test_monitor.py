@@ -18,7 +18,7 @@ from llama_index_instrumentation.dispatcher import instrument_tags
 from llmock.pytest_plugin import LLMock
 
 from llamaindex_costopt import BatchingLLM, CachedLLM, CostEventHandler, RouterLLM, cache_scope, endpoint
-from llamaindex_costopt._checks import weather_tool
+from llamaindex_costopt._checks import City, weather_tool
 from llamaindex_costopt._convert import Reading, provider_of
 from llm_costopt import Prices, SemanticCache, Usage
 from tests.llamaindex.echo import Echo
@@ -85,6 +85,32 @@ def test_a_model_that_chats_by_completing_is_counted_once(handler: CostEventHand
     asyncio.run(_all(model.astream_complete("Hi")))
 
     assert [record.error for record in handler.records()] == [None] * 5
+
+
+STRUCTURED: dict[str, Callable[[Any], Any]] = {
+    "chat": lambda m: m.chat(_user()),
+    "achat": lambda m: asyncio.run(m.achat(_user())),
+    "stream_chat": lambda m: list(m.stream_chat(_user())),
+    "astream_chat": lambda m: asyncio.run(_all(m.astream_chat(_user()))),
+    "complete": lambda m: m.complete("Hi"),
+    "acomplete": lambda m: asyncio.run(m.acomplete("Hi")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The `json` method is deprecated")  # the host's own
+@pytest.mark.parametrize("ask", STRUCTURED.values(), ids=STRUCTURED)
+def test_a_structured_model_is_counted_by_the_model_inside(
+    ask: Any, openai: Callable[..., LLM], handler: CostEventHandler
+) -> None:
+    """`as_structured_llm` tells of a call of its own: it is no second one, and a hit under it was not paid for."""
+    model = CachedLLM(RouterLLM(cheap=openai("gpt-4o-mini"), strong=openai("gpt-4o")), cache=SemanticCache())
+    ask(model.as_structured_llm(City))
+    ask(model.as_structured_llm(City))
+    real, hit = handler.records()
+
+    assert (real.model, real.cache, real.tier) == ("gpt-4o-mini", None, "cheap")
+    assert real.cost
+    assert (hit.model, hit.cache, hit.cost) == ("gpt-4o-mini", "exact", Decimal(0))
 
 
 def test_an_asynchronous_stream_that_is_closed_is_one_call(handler: CostEventHandler) -> None:

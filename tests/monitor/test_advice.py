@@ -9,10 +9,11 @@ import pytest
 from llm_costopt.monitor.ab import compare
 from llm_costopt.monitor.advice import Advice, Goals, advise
 from llm_costopt.monitor.ledger import Ledger
-from llm_costopt.types import CallRecord, Saved
+from llm_costopt.types import CallRecord, Saved, Usage
 from tests.monitor.calls import NOW, call, ledger_of
 
 DAY = 86_400.0
+TOKENS = Usage(input_tokens=1, output_tokens=1)
 
 
 def advised(ledger: Ledger, goals: Goals | None = None) -> tuple[dict[str, Advice], str]:
@@ -263,7 +264,7 @@ def test_models_without_a_price_are_to_be_given_one() -> None:
     """What they may have cost is said as a range, and no saving is claimed."""
     found, _ = advised(
         ledger_of(
-            *spread(10, lambda _: call("unknown", model="in-house", cost=None)),
+            *spread(10, lambda _: call("unknown", model="in-house", cost=None, usage=TOKENS)),
             *spread(10, lambda n: call("known", complexity="simple", tier=f"t{n % 2}", cost=Decimal(1 + n % 2))),
         )
     )
@@ -274,9 +275,23 @@ def test_models_without_a_price_are_to_be_given_one() -> None:
     assert "Prices({'in-house': (input, output)})" in advice.how
 
 
+def test_calls_that_told_no_tokens_are_not_for_want_of_a_price() -> None:
+    """A price would change nothing for a stream that reported no usage: it is to be asked for that."""
+    found, _ = advised(
+        ledger_of(
+            *spread(3, lambda _: call("stream", model="in-house", cost=None)),
+            *spread(2, lambda _: call("unknown", model="in-house", cost=None, usage=TOKENS)),
+        )
+    )
+
+    assert "2 calls went to it" in found["Give a price for in-house"].because
+    assert "3 calls of it told none" in found["Have in-house tell its tokens"].because
+    assert "stream_usage=True" in found["Have in-house tell its tokens"].how
+
+
 def test_nothing_priced_leaves_the_amount_open() -> None:
     """Without a single price nothing is known of the others'."""
-    found, _ = advised(ledger_of(call("unknown", model="in-house", cost=None)))
+    found, _ = advised(ledger_of(call("unknown", model="in-house", cost=None, usage=TOKENS)))
 
     assert "which nothing here tells" in found["Give a price for in-house"].effect
 
@@ -296,7 +311,7 @@ def test_advice_comes_the_most_dollars_first_and_what_has_no_price_on_it_last() 
     ledger = ledger_of(
         *spread(1000, hit_or_call(20)),
         *spread(400, lambda n: call("batch", endpoint="extract", batch=n % 2 == 0)),
-        *spread(10, lambda _: call("unknown", model="in-house", cost=None)),
+        *spread(10, lambda _: call("unknown", model="in-house", cost=None, usage=TOKENS)),
     )
 
     assert list(advised(ledger)[0]) == [

@@ -422,3 +422,11 @@ def test_a_clock_that_was_far_ahead_for_a_moment_silences_nothing() -> None:
     desk.calls(1, cost=None)
 
     assert desk.seen() == [("LLMUnpricedRequests", "m", "firing")]
+
+
+def test_one_budget_without_a_list_is_refused() -> None:
+    """It would end the thread that looks, and with it every alert; so would jobs that are no function."""
+    with pytest.raises(TypeError, match=r"budgets is a list, such as \[Budget\(50, spent=ledger.spent\)\], not Budget"):
+        Alerts([print], budgets=Budget(50))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"batches is a function, such as queue\.stats of a BatchQueue, not BatchState"):
+        Alerts([print], batches=BatchState())  # type: ignore[arg-type]

@@ -132,6 +132,7 @@ def test_without_rates_there_is_the_baseline_alone(requests: int, read: int, wri
         ({"input_tokens": -1}, "input_tokens is a whole number of tokens, 0 or more, not -1"),
         ({"output_tokens": 1.5}, "output_tokens is a whole number"),
         ({"strong": "nobody/knows"}, "the price of 'nobody/knows' is unknown: give"),
+        ({"cheap": "big", "routed_cheap": 0.3}, "routed_cheap is the share that a cheaper model than 'big' answers"),
         ({"strong": "small", "cheap": "big"}, "'big' costs more than 'small' for these tokens"),
     ],
 )

@@ -170,6 +170,20 @@ def test_a_ledger_without_a_router_needs_a_name_only_if_it_has_two_models(tmp_pa
     )
 
 
+def test_a_ledger_in_which_one_model_answered_everything_does_not_name_the_cheap_one(tmp_path: Path) -> None:
+    """Where a router only observed, what it would route needs the name of the model that would answer."""
+    with Ledger(tmp_path / "a.db") as opened:
+        opened.append(call("a", "gpt-4o", 0.0, tier="strong"))
+        opened.append(call("b", "gpt-4o", 2.0, tier="strong"))
+    with pytest.raises(ValueError, match="name it with cheap=, or --cheap"):
+        run(f"--from {tmp_path / 'a.db'} --routed-cheap 0.5")
+    said = run(f"--from {tmp_path / 'a.db'} --routed-cheap 0.5 --cheap gpt-4o-mini")
+
+    assert "router" in said
+    assert "requests per day: 86,400" in said
+    assert "Paid for 2 requests in 2.0 s" in said
+
+
 def test_zero_is_a_number_that_was_given() -> None:
     """Calls that write nothing, such as embeddings, and a day without requests can be asked about."""
     assert "$0.00" in run("--requests-per-day 0 --input-tokens 10 --output-tokens 1")

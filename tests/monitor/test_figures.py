@@ -6,7 +6,7 @@ import pytest
 
 from llm_costopt.monitor.figures import Figures, Judged
 from llm_costopt.monitor.ledger import Ledger
-from llm_costopt.types import CallRecord, Saved
+from llm_costopt.types import CallRecord, Saved, Usage
 from tests.monitor.calls import NOW, call, ledger_of
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -133,13 +133,14 @@ def test_the_busiest_hours_of_an_endpoint() -> None:
 def test_models_of_unknown_price_come_the_most_called_first() -> None:
     """Failed calls, which may cost nothing, are not among them."""
     found = figures(
-        call("one", model="rare", cost=None),
+        call("one", model="rare", cost=None, usage=Usage(input_tokens=1, output_tokens=1)),
         *(call(f"{n}", model="often", cost=None) for n in range(3)),
         call("failed", model="failing", cost=None, error="APITimeoutError"),
         call("known"),
     )
 
     assert found.unpriced == (("often", 3), ("rare", 1))
+    assert found.untold == (("often", 3),)
 
 
 @pytest.mark.parametrize("hours", [None, 4, 400])

@@ -282,3 +282,9 @@ def test_a_budget_that_breaks_hides_no_other() -> None:
     assert value(exporter, "llm_budget_spent_usd", {"budget": "all", "per": "day"}) == 1
     assert value(exporter, "llm_budget_usd", {"budget": "lost", "per": "day"}) is None
     assert exporter.failures > 0
+
+
+def test_one_budget_without_a_list_is_refused() -> None:
+    """It would break each scrape."""
+    with pytest.raises(TypeError, match="budgets is a list"):
+        PrometheusExporter(budgets=Budget(50))  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from llm_costopt.monitor import wording
 from llm_costopt.monitor.advice import Goals
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.monitor.report import page, write_report
+from llm_costopt.observed import Observed, say
 from llm_costopt.types import Saved
 from tests.monitor.calls import NOW, call, ledger_of
 
@@ -79,7 +80,7 @@ def test_causes_arms_and_unknown_prices_are_said(simulated_page: str) -> None:
     assert "for rejected drafts and" in said
     assert "Cost: routed requests cost" in said
     assert "Send nightly-digest through the Batch API" in said
-    assert re.search(r"\d+ calls have no known price and are in no amount here: in-house-7b", said)
+    assert re.search(r"\d+ calls have no known cost and are in no amount here: in-house-7b", said)
 
 
 def test_the_page_needs_nothing_else(simulated_page: str) -> None:
@@ -123,6 +124,15 @@ def test_names_that_others_chose_are_shown_and_never_obeyed() -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     for svg in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL):
         ET.fromstring(svg)
+
+
+def test_a_router_that_only_observed_has_asked_nothing_again() -> None:
+    """While every request goes to the strong model, none was escalated; that is known."""
+    why = say(Observed(tier="cheap", drafts=False, share=0.06), "no rule applies")
+    observed = (call(f"{n}", tier="strong", complexity="simple", why=why) for n in range(3))
+    said = words(page(ledger_of(*observed), name="costs.db"))
+
+    assert "0.0 % were asked again of a dearer model" in said
 
 
 def test_an_empty_ledger_says_what_to_do(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_look_shows_what_the_last_hour_came_to(tmp_path: Path) -> None:
         r"by the router −$0.25 escalated 100.0 %",
         r"requests 4 mean latency",
         r"failed calls 1",
-        r"1 calls have no known price: [red]in-house",
+        r"1 calls have no known cost: [red]in-house",
         r"strong 1 $1.00 $0 0 0",
         r"POST /a 1 $1.25 −$0.25 0 0",
         r"GET /b 1 $0 $3.00 0 0",
