@@ -27,6 +27,7 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Add ½ of it", "Add ¼ of it"),
         ("Open the fourth window", "Open the fifth window"),
         ("When was World War I?", "When was World War II?"),
+        ("who won world war i", "who won world war ii"),
         ("Eggs for a dozen", "Eggs for a hundred"),
     ],
     guards.identifiers: [
@@ -163,6 +164,10 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("How do I clean a flute?", "How do I clean a violin?"),
         ("What does IT do?", "What does it do?"),
         ("Is a premium seat refundable?", "Is a basic seat refundable?"),
+        ("Is a car dear?", "Is care dear?"),
+        ("Draw two cubs", "Draw two cubes"),
+        ("दिन क्या है", "दान क्या है"),
+        ("เสื้อ คือ", "เสือ คือ"),
     ],
     guards.swapped: [
         ("Ship it from Oslo to Turin", "Ship it from Turin to Oslo"),
@@ -275,6 +280,10 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("Hello, what is a comet?", "What are comets?"),
         ("Baking bread", "Bake bread"),
         ("IS IT LATE", "is it late"),
+        ("Park the cars", "Park a car"),
+        ("Caring for rates", "Care for the rate"),
+        ("दिन क्या है", "दिन क्या है।"),
+        ("怎么用 Python", "用python怎么"),
     ],
     guards.swapped: [
         ("Ship it from Oslo to Turin", "Please ship this from Oslo to Turin"),
