@@ -257,6 +257,24 @@ EMPTY = frozenset(
     " d ll ve re get got".split()
 )
 
+_SMALL = (
+    # What a line holds may stand for each other, `a fee for it`, `a fee on it`: prepositions and conjunctions,
+    "of for in on at/of from by at on/about on of for/to into in/to with of/with by on in/with and but/as/or/than",
+    # kinds of questions,
+    "what which how/who whom/when if/where how/why",
+    # tense and duty.
+    "is are am do does has have will would shall should can could may might/was were did had has have/must should will do does have",
+)
+
+ALIKE = tuple(
+    {
+        word: frozenset(" ".join(line for line in lines.split("/") if word in line.split()).split())
+        for word in lines.replace("/", " ").split()
+    }
+    for lines in _SMALL
+)
+"""Small words by their kind, each with those that may stand in its place."""
+
 WHOLE = frozenset(
     "bar bas bath bid bit breath cap car cart cast cloth cod cop cub cut dim din dot fad far fat fin fir gag gap glob grad grim grip hat hid"
     " hop hug human kit lob mad man mar mat mil mod mop moral mut nap nod not pal pan par past pin pip plan plat plum pop prim prob"

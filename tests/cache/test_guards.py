@@ -169,6 +169,14 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("दिन क्या है", "दान क्या है"),
         ("เสื้อ คือ", "เสือ คือ"),
     ],
+    guards.particles: [
+        ("Can I sell it to a friend?", "Can I sell it for a friend?"),
+        ("Talk about the vet", "Talk to the vet"),
+        ("Protect it from fire", "Protect it with fire"),
+        ("Say if the tea is hot", "Say where the tea is hot"),
+        ("Must the bell ring?", "May the bell ring?"),
+        ("Tell them where I park", "Tell them why I park"),
+    ],
     guards.swapped: [
         ("Ship it from Oslo to Turin", "Ship it from Turin to Oslo"),
         ("Do wolves fear sheep?", "Do sheep fear wolves?"),
@@ -284,6 +292,14 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("Caring for rates", "Care for the rate"),
         ("दिन क्या है", "दिन क्या है।"),
         ("怎么用 Python", "用python怎么"),
+    ],
+    guards.particles: [
+        ("Symptoms of a cold", "Symptoms for a cold"),
+        ("How do I log in to it?", "How can I log into it?"),
+        ("Could you show me if it fits?", "Can it fit?"),
+        ("What if it rains?", "What when it rains?"),
+        ("Write it in ink and water", "Write it with ink and water"),
+        ("Which way is it to the lake?", "What is the way to the lake?"),
     ],
     guards.swapped: [
         ("Ship it from Oslo to Turin", "Please ship this from Oslo to Turin"),
