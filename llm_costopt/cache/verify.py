@@ -7,11 +7,13 @@ Similarity alone never decides. What a cache knows and a pair of questions does 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_costopt.cache import vocabulary as v
 from llm_costopt.cache.agree import names
 from llm_costopt.cache.guards import (
     CERTAIN,
@@ -128,12 +130,17 @@ def _elsewhere(asked: str, members: Sequence[Neighbour]) -> bool:
     """Tell whether what *members* confirm is something else than *asked*.
 
     It is if all of them have a word that *asked* lacks: where some say `rent a boat` and others `rent a car`, that the
-    answer is the same says that it serves for a van too. It is if one of them asks another thing in the same words.
+    answer is the same says that it serves for a van too. It is if one of them asks another thing in the same
+    words, or the same but for an addition: `bake a cake`, `bake a vegan cake`.
     """
     words, theirs = places(sketch(asked).words), [places(_sketch(near).words) for near in members]
     if not frozenset.intersection(*theirs) <= words:
         return True
-    return any(its == words and _turned(asked, near.text) for its, near in zip(theirs, members, strict=True))
+    means_more = not words.difference(*theirs) <= _framing()
+    return any(
+        its <= words and (_adds(asked, near.text) if means_more else its == words and _turned(asked, near.text))
+        for its, near in zip(theirs, members, strict=True)
+    )
 
 
 def _turned(asked: str, stored: str) -> bool:
@@ -146,6 +153,18 @@ def _turned(asked: str, stored: str) -> bool:
         return False
     apart = [n for n, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
     return apart[-1] - apart[0] > 1  # `password reset` may stand for `reset password`
+
+
+def _adds(asked: str, stored: str) -> bool:
+    """Tell whether *asked* is *stored* with something put in at one place."""
+    longer, shorter = ([w.rstrip("?!.,") for w in text.casefold().split()] for text in (asked, stored))
+    start = next((n for n, (one, other) in enumerate(zip(longer, shorter, strict=False)) if one != other), len(shorter))
+    return longer[len(longer) - len(shorter) + start :] == shorter[start:]
+
+
+@cache
+def _framing() -> frozenset[int]:
+    return places(sketch(" ".join(v.FRAMING)).words)
 
 
 def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: int) -> Evidence:

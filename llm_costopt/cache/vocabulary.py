@@ -257,6 +257,16 @@ EMPTY = frozenset(
     " d ll ve re get got".split()
 )
 
+FRAMING = frozenset(
+    "want need like wish love look looking help assist support tell show explain describe define definition mean meaning meant know"
+    " understand learn wonder wondering find see say let try trying ask question way step process procedure method possible able allowed"
+    " permitted option required exactly simply quick quickly easy easily simple best good right correct proper instruction guide tutorial"
+    " info information detail tip thing example someone somebody something people person anyone everyone use used using problem issue"
+    " trouble work make go going give provide come take put think sure maybe please kindly thanks again now name call called list happen"
+    " supposed ok okay yes well also still basically currently".split()
+)
+"""Words that only say that something is asked, or how: another one of them makes no other question."""
+
 _SMALL = (
     # What a line holds may stand for each other, `a fee for it`, `a fee on it`: prepositions and conjunctions,
     "of for in on at/of from by at on/about on of for/to into in/to with of/with by on in/with and but/as/or/than",

@@ -78,7 +78,15 @@ def test_what_all_say_who_agree_may_not_be_missing() -> None:
     assert candidate("book a boat for july", months) == 0
     assert candidate("book a boat", june) is None
     assert candidate("book a boat", months) == 0
-    assert candidate("book a boat for early june", june) == 0
+
+
+@pytest.mark.parametrize("asked", ["bake a vegan cake", "bake a cake for dogs", "Bake a cake on a grill?"])
+def test_an_addition_to_one_who_agrees_is_not_confirmed(asked: str) -> None:
+    """Those who agree on a cake say nothing about one of another kind."""
+    agreed = [near(0.9 - n / 100, text=text) for n, text in enumerate(["bake a cake", "cake recipe", "make me a cake"])]
+
+    assert candidate(asked, agreed) is None
+    assert candidate("i need help to bake a cake", agreed) == 0
 
 
 def test_swapped_roles_are_refused_however_many_agree() -> None:
