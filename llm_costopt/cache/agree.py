@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
 
+from llm_costopt.cache import vocabulary as v
 from llm_costopt.cache.embed import WordLlamaEmbedder, unit
 from llm_costopt.cache.guards import Candidate, negation, opposites
 from llm_costopt.cache.reading import read
@@ -88,7 +89,7 @@ def is_prose(says: int) -> bool:
 
 
 # The signs of what is not the same without them: -5 and 5, C++ and C, < and >, 5 % and $5.
-_PLAIN = re.compile(r"[^\W_]+[+#]*|(?<!\w)[-+](?=\d)|[<>=≠≤≥%$€£¥]")
+_PLAIN = re.compile(rf"[^\W_]+(?:[{v.VOWELS}]+[^\W_]*)*[+#]*|(?<!\w)[-+](?=\d)|[<>=≠≤≥%$€£¥]")
 
 
 def _plain(text: str) -> list[str]:

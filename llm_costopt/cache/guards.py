@@ -152,6 +152,17 @@ def swapped(candidate: Candidate) -> str | None:
     return "swapped" if (asked - stored).total() + (stored - asked).total() <= 1 else None
 
 
+def particles(candidate: Candidate) -> str | None:
+    """Refuse another small word in place of one: `sell to` is not `sell by`, `must I` is not `may I`."""
+    asked, stored = frozenset(read(candidate.asked).words), frozenset(read(candidate.stored).words)
+    here, there = asked - stored, stored - asked
+    for alike in v.ALIKE:
+        mine, its = here & alike.keys(), there & alike.keys()
+        if mine and its and all(alike[word].isdisjoint(its) for word in mine):
+            return "particles"
+    return None
+
+
 GUARDS: tuple[Guard, ...] = (
     numbers,
     identifiers,
@@ -169,6 +180,7 @@ GUARDS: tuple[Guard, ...] = (
     names,
     words,
     order,
+    particles,
 )
 """All of the above; the default where similarity alone decides."""
 

@@ -16,18 +16,17 @@ from llm_costopt.cache import vocabulary as v
 BITS = 1021
 """Places of a sketch. Of some 35 trigrams of a question about one shares its place with another."""
 
-_RULES = b"\1"
+_RULES = b"\2"
 """What a packed sketch begins with. Count it up with any change of what a text's sketch is: older ones are made anew."""
 
 _WIDTH = -(-BITS // 8)
 
 _WORD = re.compile(r"[^\W_]+")
+_FOREIGN_WORD = re.compile(rf"[{v.UNSPACED}]|[^\W_{v.UNSPACED}]+(?:[{v.VOWELS}]+[^\W_{v.UNSPACED}]*)*")
 _SHOUTED = re.compile(r"\b[A-Z]{2,}\b")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:\s?%|\s?[ap]\.?m\b)?", re.IGNORECASE)
 _BEFORE_NUMBER = re.compile(r"(?:(?<![^\s(])([-−]))?(?:([$¢-¥₠-⃏])\s?)?((?<!\w)\.)?$")
 _FRACTION = re.compile(r"[²³¹¼-¾⅐-⅞]")
-# Not I, V and X, which are words, names and letters too.
-_ROMAN = re.compile(r"\b(?:I{2,3}|IV|VI{1,3}|IX|X(?:I{1,3}|I?V|VI{1,3}|IX|X(?:I{1,3}|I?V)?))\b")
 _LETTER = re.compile(r"(?<![\w'’.])(?:[b-hjlmo-qv-zB-HJ-Z]|(?<=[a-z] )A)(?![\w'’]|\.\w)")
 _SIGNS = re.compile(r"[\d#+*=<>@&|\\/_^~.:]")
 _IDENTIFIER = re.compile(r"\d[^\W\d]|[^\W\d]\d|[#+*=<>@&|\\/_^~]|\w[.:]\w|\w-\d|\d-\w")
@@ -142,6 +141,7 @@ def pack(sketch: Sketch) -> bytes:
     return _RULES + sketch.trigrams.to_bytes(_WIDTH, "little") + sketch.words
 
 
+@lru_cache(maxsize=64)  # a lookup looks at its 16 neighbours twice
 def unpack(packed: bytes) -> Sketch | None:
     """Read what `pack` wrote, in a thirtieth of the time that sketching takes; None if it was by other rules."""
     if not packed.startswith(_RULES):
@@ -179,8 +179,10 @@ class _Word(NamedTuple):
     _IS_POLITE, _IS_PAST, _IS_FUTURE,
 ) = (1 << n for n in range(12))  # fmt: skip
 
+_NUMBER_SIGNS = v.NUMBER_WORDS.keys() | v.ROMANS
+
 _SIGNS_OF: Mapping[int, Collection[str]] = {
-    _IS_NUMBER: v.NUMBER_WORDS.keys() | v.ROMANS,
+    _IS_NUMBER: _NUMBER_SIGNS,
     _IS_LETTER: v.LETTERS,
     _IS_DATE: v.DATE_SIGNS,
     _IS_UNIT: v.UNITS.keys() | v.AFTER_NUMBERS.keys() | v.BITS,
@@ -204,15 +206,19 @@ def _word(word: str) -> _Word:
 @lru_cache(maxsize=64)  # what is asked is both read and sketched
 def _split(text: str) -> _Parts:
     plain = folded = text.casefold()
-    bare = words = tuple(_WORD.findall(folded))
+    bare = words = _words(folded)
     known = [_word(word) for word in words]
     signs = reduce(or_, [word.signs for word in known], 0)
     if signs & _IS_POLITE:
         plain = v.POLITE.sub(" ", text).casefold()
-        bare = tuple(_WORD.findall(plain))
+        bare = _words(plain)
         known = [_word(word) for word in bare]
     content = (*[word.stem for word in known if word.stem], *_shouted(text))
     return _Parts(folded, words, plain, bare, content, signs)
+
+
+def _words(folded: str) -> tuple[str, ...]:
+    return tuple((_WORD if folded.isascii() else _FOREIGN_WORD).findall(folded))
 
 
 def _bits(parts: Iterable[str]) -> int:
@@ -260,6 +266,8 @@ def _shouted(text: str) -> tuple[str, ...]:
 
 
 def _stem(word: str) -> str:
+    if (whole := word.removesuffix("s")) in v.WHOLE:
+        return f"{whole}."
     for suffix, instead in (("ies", "y"), ("ing", ""), ("es", ""), ("ed", ""), ("e", ""), ("s", "")):
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
             return word.removesuffix(suffix) + instead
@@ -269,8 +277,8 @@ def _stem(word: str) -> str:
 def _numbers(text: str, words: tuple[str, ...]) -> Mapping[str, int]:
     found = [_number(text, number) for number in _NUMBER.finditer(text)] + _FRACTION.findall(text)
     # In words only from two up: "one" is as often a pronoun.
-    found += [v.NUMBER_WORDS[w] for w in words if w in v.NUMBER_WORDS and w != "one"]
-    return _counted(found if text.isupper() else found + _ROMAN.findall(text))
+    found += [v.NUMBER_WORDS.get(w, w) for w in words if w in _NUMBER_SIGNS and w != "one"]
+    return _counted(found)
 
 
 def _number(text: str, found: re.Match[str]) -> str:

@@ -105,7 +105,7 @@ class Checked:
         centre, half = share + _Z2 / (2 * n), math.sqrt(_Z2 * (share * (1 - share) / n + _Z2 / (4 * n * n)))
         low, high = ((centre - half) / (1 + _Z2 / n), (centre + half) / (1 + _Z2 / n))
         wrong, least, most = (min(1.0, max(0.0, 1 - part / seen)) for part in (share, high, low))
-        return wrong, least, most
+        return wrong, min(least, wrong), max(most, wrong)  # rounding may put an end beyond a share of none
 
 
 _Z2 = 1.96**2

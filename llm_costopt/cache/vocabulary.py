@@ -4,6 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+VOWELS = r"\u0900-\u0963\u0966-\u0df3\u0e31-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ecd\u1000-\u1049\u1780-\u17d3"
+"""Where the vowels of Indic scripts and the tones of Thai are, which are marks and no letters."""
+
+UNSPACED = r"\u3040-\u30ff\u3400-\u9fff"
+"""Signs of Chinese and Japanese, which write no spaces: each is taken for a word."""
+
 NUMBER_WORDS = {
     word: str(n)
     for n, word in enumerate(
@@ -35,6 +41,7 @@ NUMBER_WORDS |= dict(
     )
 )
 
+# Not i, v and x, which are words, names and letters too.
 ROMANS = frozenset("ii iii iv vi vii viii ix xi xii xiii xiv xv xvi xvii xviii xix xx xxi xxii xxiii xxiv xxv".split())
 
 LETTERS = frozenset("bcdefghjklmnopqrstuvwxyz")
@@ -249,3 +256,39 @@ EMPTY = frozenset(
     " might must just really actually some any what which who whom whose when where why how that these those there here s m t"
     " d ll ve re get got".split()
 )
+
+FRAMING = frozenset(
+    "want need like wish love look looking help assist support tell show explain describe define definition mean meaning meant know"
+    " understand learn wonder wondering find see say let try trying ask question way step process procedure method possible able allowed"
+    " permitted option required exactly simply quick quickly easy easily simple best good right correct proper instruction guide tutorial"
+    " info information detail tip thing example someone somebody something people person anyone everyone use used using problem issue"
+    " trouble work make go going give provide come take put think sure maybe please kindly thanks again now name call called list happen"
+    " supposed ok okay yes well also still basically currently".split()
+)
+"""Words that only say that something is asked, or how: another one of them makes no other question."""
+
+_SMALL = (
+    # What a line holds may stand for each other, `a fee for it`, `a fee on it`: prepositions and conjunctions,
+    "of for in on at/of from by at on/about on of for/to into in/to with of/with by on in/with and but/as/or/than",
+    # kinds of questions,
+    "what which how/who whom/when if/where how/why",
+    # tense and duty.
+    "is are am do does has have will would shall should can could may might/was were did had has have/must should will do does have",
+)
+
+ALIKE = tuple(
+    {
+        word: frozenset(" ".join(line for line in lines.split("/") if word in line.split()).split())
+        for word in lines.replace("/", " ").split()
+    }
+    for lines in _SMALL
+)
+"""Small words by their kind, each with those that may stand in its place."""
+
+WHOLE = frozenset(
+    "bar bas bath bid bit breath cap car cart cast cloth cod cop cub cut dim din dot fad far fat fin fir gag gap glob grad grim grip hat hid"
+    " hop hug human kit lob mad man mar mat mil mod mop moral mut nap nod not pal pan par past pin pip plan plat plum pop prim prob"
+    " quit rag rat rid rip rob rod rot sag sal scar scrap sever sham shin sin sir sit slat slid slim slop sol spar spin spit stag star strip"
+    " tap them thin til tim tir ton trip tub tun twin urban van wad wag war win wir wok writ".split()
+)
+"""Words that are another one with an `e`: a `car` is no `care`, and `cars` are none."""

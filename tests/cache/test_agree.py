@@ -33,6 +33,7 @@ DIFFERENT = [
     ("C++", "C"),
     ("<", ">"),
     ("👍", "👎"),
+    ("दिन", "दान"),
     ("5 %", "$5"),
     ("", "Unused items can be returned within 60 days."),
 ]

@@ -109,6 +109,13 @@ def test_free_text_that_differs_is_not_all_wrong() -> None:
     assert Checked(compared=0, agreed=0, visible=0.0).wrong is None
 
 
+def test_where_none_is_wrong_the_interval_begins_at_none() -> None:
+    """Whatever the number that was compared, rounding puts no end of the interval beyond the share."""
+    found = [Checked(compared=n, agreed=n, visible=float(n)).wrong for n in range(1, 500)]
+
+    assert {wrong[:2] for wrong in found if wrong is not None} == {(0.0, 0.0)}
+
+
 @pytest.mark.parametrize("options", [{"mode": "off"}, {}])
 def test_switched_off_it_is_not_there(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
     """By its own mode, or by the environment at any moment, nothing is looked up, counted or stored."""

@@ -51,4 +51,4 @@ def test_the_rules_of_a_sketch_are_those_that_its_mark_stands_for() -> None:
     """A text's sketch is what this mark has always meant: whoever changes what is in it must change the mark, or files mix both."""
     packed = pack(sketch("Could you please tell me how the 2 KEYBOARD layouts of IT differ?"))
 
-    assert (packed[0], crc32(packed)) == (1, 2440226849)
+    assert (packed[0], crc32(packed)) == (2, 2672999966)
