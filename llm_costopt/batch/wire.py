@@ -92,7 +92,7 @@ class Http:
         for line in self._lines(url):
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(found, dict):
                 yield found
@@ -123,7 +123,7 @@ class Http:
         if not isinstance(found, dict):
             raise ConnectionError(f"no JSON object came back from {url}")
         # Some servers answer for a batch that is gone with status 200 and an error.
-        if isinstance(found.get("error"), dict) and "id" not in found:
+        if found.get("error") and "id" not in found:
             raise RefusedError(Reply(status=404, body=response.content))
         return found
 
@@ -131,9 +131,16 @@ class Http:
         return {**self.headers, "content-type": "application/json"}
 
 
+def name_of(found: Mapping[str, Any]) -> str:
+    """Read the provider's name for what it speaks of; ConnectionError if it says none."""
+    if found.get("id") is None:
+        raise ConnectionError("the provider's answer names nothing")
+    return str(found["id"])
+
+
 def _translate(problem: Exception) -> NoReturn:
-    # Both libraries call it TransportError and share no class.
-    if any(kind.__name__ == "TransportError" for kind in type(problem).__mro__):
+    # Both libraries call them so and share no class.
+    if any(kind.__name__ in {"TransportError", "DecodingError"} for kind in type(problem).__mro__):
         raise ConnectionError(f"{type(problem).__name__}: {problem}") from problem
     raise problem
 

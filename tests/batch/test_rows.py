@@ -14,7 +14,7 @@ from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.watch import Pace, Watch
 from tests.batch.conftest import Ask, rest, until
-from tests.batch_provider import Batch, Json, Provider, Told, ok, result
+from tests.batch_provider import Batch, Json, Provider, Told, message, ok, result
 
 
 def words(reply: Any) -> str:
@@ -198,14 +198,14 @@ async def test_an_unknown_status_is_no_end(queue: BatchQueue, ask: Ask, status: 
     assert words(reply) == "re: q"
 
 
-@pytest.mark.parametrize("fault", ["gone", 404])
+@pytest.mark.parametrize("fault", ["gone", "gone, in words", 404])
 async def test_a_vanished_batch_is_not_waited_for(queue: BatchQueue, ask: Ask, fault: str | int) -> None:
     """A batch that the provider no longer knows, with a 404 or an error under status 200, ends in an error for each row."""
 
     def intercept(method: str, path: str, _: int) -> int | None:
         return 404 if fault == 404 and method == "GET" and "/batches/" in path else None
 
-    with Provider(lambda _: Told(status="gone"), intercept) as provider:
+    with Provider(lambda _: Told(status=str(fault)), intercept) as provider:
         (reply,) = await ask(queue, provider, "q")
 
     assert reply.status_code == 502
@@ -469,6 +469,63 @@ async def test_anthropic_rows_fail_as_anthropic_says_it(
     assert failed.status_code == status
     assert failed.json()["type"] == "error"
     assert failed.json()["error"]["type"] == name
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "message"),
+    [
+        ({"response": "oops"}, 502, "cannot be read"),
+        ({"response": ["oops"]}, 502, "cannot be read"),
+        ({"response": {"status_code": "fine", "body": {}}}, 502, "cannot be read"),
+        ({"response": {"status_code": 200, "body": {"error": {"message": "inside"}}}}, 502, "inside"),
+        ({"response": None, "error": "in words"}, 500, "in words"),
+        ({"result": {"type": "errored", "error": "in words"}}, 500, "in words"),
+        ({"result": {"type": "errored", "error": {"error": "in words"}}}, 500, "in words"),
+        ({"result": {"type": "errored", "error": ["oops"]}}, 502, "cannot be read"),
+    ],
+)
+async def test_a_row_that_makes_no_sense_keeps_no_answer_back(
+    queue: BatchQueue, ask: Ask, said: Json, status: int, message: str
+) -> None:
+    """One row that cannot be read is an error for its own caller; all the others, paid as well, are given out."""
+    anthropic = "result" in said
+
+    def script(batch: Batch) -> Told:
+        good = result if anthropic else ok
+        rows = [
+            {"custom_id": r["custom_id"], **said} if "bad" in batch.asked[n] else good(r)
+            for n, r in enumerate(batch.rows)
+        ]
+        return Told(status="ended" if anthropic else "completed", output=rows)
+
+    with Provider(script) as provider:
+        bad, good = await ask(queue, provider, "bad", "good", anthropic=anthropic)
+
+    assert (bad.status_code, good.status_code) == (status, 200)
+    assert message in bad.text
+
+
+async def test_a_message_whose_usage_makes_no_sense_is_an_answer(queue: BatchQueue, ask: Ask) -> None:
+    """The answer is there whatever stands where its tokens should."""
+    script = lambda batch: Told(  # noqa: E731
+        status="ended", output=[result(r, message={**message(r), "usage": "many"}) for r in batch.rows]
+    )
+    with Provider(script) as provider:
+        (reply,) = await ask(queue, provider, "q", anthropic=True)
+
+    assert reply.json()["content"][0]["text"] == "re: q"
+
+
+@pytest.mark.parametrize("errors", ["text", ["text"], {"data": "text"}, {"data": ["text"]}])
+async def test_a_batch_refused_for_no_reason_that_can_be_read_fails_everybody(
+    queue: BatchQueue, ask: Ask, errors: Any
+) -> None:
+    """Whatever stands where the reasons should, callers are told that the batch was refused."""
+    script = lambda _: Told(status="failed", more={"errors": errors, "request_counts": "none"})  # noqa: E731
+    with Provider(script) as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert (reply.status_code, "refused the batch" in reply.text) == (400, True)
 
 
 async def test_anthropic_rows_that_expired_go_again(queue: BatchQueue, ask: Ask) -> None:
