@@ -21,7 +21,7 @@ class Ask:
 
     url: str
     """Without the query."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """By lower-case name."""
     body: bytes
     """As the SDK wrote it."""
@@ -64,7 +64,7 @@ class Http:
 
     client: Any
     """An `httpx.Client` or `httpx2.Client`."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Sent with every call: the key, the version."""
     alive: Callable[[], None]
     """Is called while a long body is sent."""
@@ -140,12 +140,23 @@ def name_of(found: Mapping[str, Any]) -> str:
 
 def _translate(problem: Exception) -> NoReturn:
     # Both libraries call them so and share no class.
+    if type(problem).__name__ == "UnsupportedProtocol" or "Illegal header" in str(problem):
+        # No patience mends that. Without its message, which may quote the key, for a line break at its end.
+        told = b"the request cannot be sent: look at the base URL, and for line breaks in the key"
+        raise RefusedError(Reply(status=400, body=told)) from None
     if any(kind.__name__ in {"TransportError", "DecodingError"} for kind in type(problem).__mro__):
         raise ConnectionError(f"{type(problem).__name__}: {problem}") from problem
     raise problem
 
 
 def _check(response: Any) -> None:
+    if 300 <= response.status_code < 400:
+        # An empty body, which would pass for results without a single row: all would be paid again.
+        told = (
+            f"the provider sends this call elsewhere (HTTP {response.status_code}): give the base URL that it leads to, "
+            f"or BatchQueue(client=) one that follows redirects"
+        )
+        raise RefusedError(Reply(status=400, body=told.encode()))
     if response.status_code >= 400:
         headers = {name.lower(): value for name, value in response.headers.items()}
         raise RefusedError(Reply(status=response.status_code, body=response.read(), headers=headers))

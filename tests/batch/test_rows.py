@@ -7,14 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.transport import AsyncBatchTransport
 from llm_costopt.batch.watch import Pace, Watch
+from llm_costopt.batch.wire import Ask as Ask_
+from llm_costopt.batch.wire import Http
 from tests.batch.conftest import Ask, rest, until
-from tests.batch_provider import Batch, Json, Provider, Told, message, ok, result
+from tests.batch_provider import Batch, Json, Provider, Reply, Told, message, ok, result
 
 
 def words(reply: Any) -> str:
@@ -332,6 +336,64 @@ async def test_a_wrong_key_fails_everybody_at_once(queue: BatchQueue, ask: Ask) 
 
     assert [reply.status_code for reply in replies] == [401, 401]
     assert provider.count("POST", "/v1/files") == 1
+
+
+async def test_what_can_never_be_sent_fails_at_once_and_no_log_quotes_the_key(
+    queue: BatchQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key that was read with the line break after it, or a base URL without `https://`, is an error and not waited out."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+    with Provider() as provider:
+        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+            replies = await asyncio.gather(
+                *(
+                    http.post(f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+                    for url, key in ((provider.url, "sk-secret\n"), ("ftp://127.0.0.1", "sk-1"))
+                )
+            )
+
+    assert [reply.status_code for reply in replies] == [400, 400]
+    assert all("line breaks in the key" in reply.json()["error"]["message"] for reply in replies)
+    assert "sk-secret" not in caplog.text + str(queue._store.jobs())
+
+
+def test_what_holds_a_key_does_not_show_it() -> None:
+    """Neither a request nor the calls for a batch have the key in their `repr`, which error trackers keep."""
+    headers = {"authorization": "Bearer sk-secret"}
+    ask = Ask_(url="http://a", headers=headers, body=b"{}")
+    http = Http(client=None, headers=headers, alive=lambda: None)
+
+    assert "sk-secret" not in repr([ask, http])
+
+
+async def test_a_redirect_is_no_empty_result(queue: BatchQueue, ask: Ask) -> None:
+    """Where results are said to be elsewhere, callers are told, and nothing is sent or paid again."""
+
+    class Elsewhere(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            reply = super().answer(method, path, body)
+            return (307, b"", {"location": "/elsewhere"}) if path.endswith("/content") else reply
+
+    with Elsewhere() as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert (reply.status_code, "follows redirects" in reply.text) == (400, True)
+    assert provider.paid() == {"q": 1}
+
+
+async def test_an_upload_without_a_name_is_tried_again(queue: BatchQueue, ask: Ask) -> None:
+    """When what comes back for an upload or a batch is none, it is uploaded again, or looked for, and paid once."""
+
+    class Nameless(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            reply = super().answer(method, path, body)
+            return (200, b"{}", {}) if method == "POST" and self.count(method, path) == 1 else reply
+
+    with Nameless() as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert words(reply) == "re: q"
+    assert provider.paid() == {"q": 1}
 
 
 async def test_a_key_that_expires_leaves_the_job_for_a_better_one(queue: BatchQueue, ask: Ask) -> None:
