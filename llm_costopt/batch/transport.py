@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
@@ -58,7 +57,8 @@ class _Transport:
             known = self._known[like] = (request.url, request.headers.copy(), lower)
         request.url, headers, told = known
         request.headers = headers.copy()  # whoever changes it later changes no other's
-        return Ask(url=str(request.url).partition("?")[0], headers=told, body=body)
+        url = request.url.copy_with(userinfo=b"")  # a password in it has become a header, and stays out of the file
+        return Ask(url=str(url).partition("?")[0], headers=told, body=body)
 
 
 class BatchTransport(_Transport, _Blocking):
@@ -154,8 +154,7 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
 def _tell(
     loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Answered | None]", answered: Answered | None
 ) -> None:
-    with suppress(RuntimeError):  # a loop that was closed over it: nobody waits any more
-        loop.call_soon_threadsafe(_settle, future, answered)
+    loop.call_soon_threadsafe(_settle, future, answered)
 
 
 def _settle(future: "asyncio.Future[Answered | None]", answered: Answered | None) -> None:

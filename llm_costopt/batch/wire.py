@@ -11,6 +11,8 @@ from llm_costopt.errors import MissingExtraError
 
 _CHUNK = 1 << 16
 
+_A_DAY = 86400.0
+
 _TIMEOUT = 60.0
 """Seconds without a byte after which a call counts as lost; well below the lease of a job."""
 
@@ -48,11 +50,12 @@ class RefusedError(Exception):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the provider asked to wait."""
+        """Seconds that the provider asked to wait; None if it said none, or what no provider means."""
         try:
-            return float(self.reply.headers["retry-after"])
+            asked = float(self.reply.headers["retry-after"])
         except (KeyError, ValueError):
             return None
+        return asked if 0 <= asked <= _A_DAY else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,6 +189,18 @@ async def test_rows_tell_whom_they_serve(tmp_path: Path, soon: dict[str, Any], a
     assert served == [("None", "None"), ("POST /ask", "acme"), ("POST /ask", "acme"), ("POST /sum", "None")]
 
 
+async def test_half_a_character_loses_no_row(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """What UTF-8 cannot hold, as the half of a cut emoji, becomes a question mark."""
+    told: list[CallRecord] = []
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append) as queue:
+        with endpoint("GET /\ud83d"):
+            (reply,) = await ask(queue, provider, "q")
+        queue.close()
+
+    assert reply.status_code == 200
+    assert [record.endpoint for record in told] == ["GET /?"]
+
+
 async def test_a_row_tells_after_a_restart_whom_it_serves(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
     """Who tells of a row that a program left behind knows from the file whom it served, or from whoever asks for it again."""
     ledger = Ledger()

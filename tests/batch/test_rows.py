@@ -424,6 +424,22 @@ async def test_what_passes_is_waited_out(queue: BatchQueue, ask: Ask, fault: int
     assert max(provider.paid().values()) == 1
 
 
+@pytest.mark.parametrize("after", ["inf", "nan", "-1", "1e300", "Wed, 21 Oct 2099 07:28:00 GMT"])
+async def test_what_no_provider_means_is_not_waited_for(queue: BatchQueue, ask: Ask, after: str) -> None:
+    """A `Retry-After` that is no number of seconds within a day counts as none, before and after the batch is made."""
+
+    class Odd(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            reply = super().answer(method, path, body)
+            asked = (method, path) in {("POST", "/v1/files"), ("GET", "/v1/batches/batch_0")}
+            return (429, b"{}", {"retry-after": after}) if asked and self.count(method, path) == 1 else reply
+
+    with Odd() as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert words(reply) == "re: q"
+
+
 def test_looks_become_rarer() -> None:
     """Each wait for the next look is half as long again, up to the most, and as long as the provider asks for at least."""
     lane = Lane(provider="openai", base_url="http://a", endpoint="/v1/chat/completions", model="m", account="k")
