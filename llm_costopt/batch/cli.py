@@ -180,6 +180,7 @@ def _books(context: typer.Context, store: JobStore, ledger: Path | None) -> "Ite
         return
     with context.obj(ledger) as booking:
         records = Records(booking.append, booking.prices, time.time)
+        store.forgive(time.time())
 
         def book() -> None:
             records.tell(store, _BACKENDS)

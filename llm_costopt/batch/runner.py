@@ -34,6 +34,9 @@ _BREATH = 0.05
 _TROUBLE = 5.0
 """Seconds until the next round after one that failed, for instance on a full disk."""
 
+_TIDY = 86400.0
+"""Seconds after which what nobody can ask for any more is deleted again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -80,6 +83,7 @@ class Runner:
         self._closing: OnClose | None = None
         self._wind_up_with: bool | None = None
         self._client: Any = None
+        self._tidied = self._clock()
         self._run = run_of(self._path, self._clock)
         self._owner = uuid.uuid4().hex
         self._came: deque[Caller] = deque()
@@ -223,6 +227,9 @@ class Runner:
         self._send()
         self._look()
         now = self._clock()
+        if now > self._tidied + _TIDY:  # a program that never ends opens its file only once
+            self._tidied = now
+            self._store.tidy(now)
         dues = [self._line_due(lane, line) for lane, line in self._lines.items() if line.rows]
         dues += [watch.due for watch in self._watches.values()]
         if self._dues:

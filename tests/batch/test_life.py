@@ -22,7 +22,7 @@ from llm_costopt import Ledger
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.runs import failed
 from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
-from tests.batch.conftest import Ask, until
+from tests.batch.conftest import Ask, rest, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok
 
 PROGRAM = Path(__file__).parents[1] / "batch_program.py"
@@ -195,6 +195,19 @@ async def test_what_was_given_out_long_ago_is_not_given_out_again(
 
 def _time_plus(ahead: float) -> float:
     return time.time() + ahead
+
+
+async def test_a_program_that_never_ends_keeps_nothing_for_ever(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Rows that nobody can ask for any more are deleted while the queue lives, too."""
+    ahead = 0.0
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon, clock=clock) as queue:
+        await ask(queue, provider, "old", "older")
+        ahead = 31 * 86400.0
+        await ask(queue, provider, "new")
+        await rest()
+
+        assert queue.stats().rows == {"succeeded": 1}
 
 
 async def test_errors_are_not_given_out_twice(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
