@@ -35,8 +35,8 @@ _TYPE = {status: kind for kind, status in _STATUS.items()}
 
 _KINDS: Mapping[str, Outcome] = {"expired": "expired", "canceled": "cancelled"}
 
-_SKEW = 120.0
-"""Seconds by which the provider's clock may be behind ours."""
+_SKEW = 180.0
+"""Seconds by which a batch may seem older than it is: an answer is waited for one minute, and clocks differ by two."""
 
 
 class AnthropicBatches:

@@ -106,7 +106,7 @@ class Intent:
     rows: int
     """How many requests it holds."""
     at: float
-    """When it was about to be created, in seconds since the epoch."""
+    """When it was about to be created, or nobody heard that it was, in seconds since the epoch."""
     not_these: frozenset[str]
     """The provider's names of batches that are surely others."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -252,8 +253,10 @@ async def test_a_batch_refused_as_a_whole_fails_everybody(queue: BatchQueue, ask
     assert len(provider.batches) == 1
 
 
-async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
-    """A batch refused for the limit of queued tokens is halved until it fits, and no row is lost or failed."""
+async def test_too_much_at_once_is_held_back(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch refused for the limit of queued tokens is halved until it fits, no row is lost or failed, and a log says so."""
     errors = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
 
     def script(batch: Batch) -> Told:
@@ -266,6 +269,7 @@ async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any
 
     assert [words(reply) for reply in replies] == [f"re: q{n}" for n in range(8)]
     assert [len(batch.rows) for batch in provider.batches] == [8, 4, 4, 2, 2, 2, 2]
+    assert "Enqueued token limit reached" in caplog.text
 
 
 async def test_what_was_held_back_goes_when_another_job_ends(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
@@ -485,6 +489,35 @@ async def test_a_create_that_timed_out_but_succeeded_is_found(queue: BatchQueue,
 
     assert [reply.status_code for reply in replies] == [200, 200]
     assert len(provider.batches) == 2
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_batch_that_is_listed_late_is_found(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, anthropic: bool
+) -> None:
+    """A call that took longer than a batch takes to settle leaves it the same time after it: nothing is paid twice."""
+    ahead = 0.0
+
+    class Late(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            nonlocal ahead
+            reply = super().answer(method, path, body)
+            if not path.partition("?")[0].endswith("/batches"):
+                return reply
+            if method == "POST":
+                ahead += 61.0
+                return "after"
+            return reply if self.count(method, path.partition("?")[0]) > 2 else (200, b'{"data": []}', {})
+
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with (
+        Late() as provider,
+        BatchQueue(tmp_path / "jobs.db", **(soon | {"settle": 60.0, "lease": 120.0}), clock=clock) as queue,
+    ):
+        (reply,) = await ask(queue, provider, "q", anthropic=anthropic)
+
+    assert reply.status_code == 200
+    assert provider.paid() == {"q": 1}
 
 
 @pytest.mark.parametrize("anthropic", [False, True])
