@@ -89,9 +89,10 @@ class AnthropicBatches:
             batches = page.get("data") or []
             recent = [b for b in batches if _seconds(b.get("created_at")) >= intent.at - _SKEW]
             found += [b for b in recent if b["id"] not in intent.not_these and _total(b) == intent.rows]
-            if not page.get("has_more") or len(recent) < len(batches) or not batches:
+            last = batches[-1] if page.get("has_more") and batches else {}
+            before, after = after, f"&after_id={last.get('id')}"
+            if not last or len(recent) < len(batches) or after == before:
                 break
-            after = f"&after_id={batches[-1]['id']}"
         return _remote(found[-1]) if found else None
 
     def look(self, http: Http, lane: Lane, remote: str) -> Remote:

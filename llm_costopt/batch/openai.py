@@ -92,10 +92,11 @@ class OpenAIBatches:
             for batch in batches:
                 if (batch.get("metadata") or {}).get(_MARK) == intent.id:
                     return _remote(batch)
-            # Newest first; an hour's difference between two clocks is allowed for.
-            if not page.get("has_more") or not batches or batches[-1].get("created_at", 0) < intent.at - 3600:
+            last = batches[-1] if page.get("has_more") and batches else {}
+            before, after = after, f"&after={last.get('id')}"
+            # Newest first; an hour's difference between two clocks is allowed for. Some servers know no pages.
+            if not last or after == before or _seconds(last.get("created_at")) < intent.at - 3600:
                 return None
-            after = f"&after={batches[-1]['id']}"
 
     def look(self, http: Http, lane: Lane, remote: str) -> Remote:
         """Ask how a batch is."""
@@ -193,6 +194,10 @@ def _failure(batch: Mapping[str, Any]) -> Failure:
         too_much=any(e.get("code") in _TOO_MUCH for e in errors),
         lines={e["line"]: str(e.get("message")) for e in errors if isinstance(e.get("line"), int)},
     )
+
+
+def _seconds(told: Any) -> float:
+    return told if isinstance(told, int | float) else 0.0
 
 
 def _mapping(told: Any) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
 
 import asyncio
+import json
 import sqlite3
 import threading
 import time
@@ -518,6 +519,22 @@ async def test_a_batch_that_is_listed_late_is_found(
 
     assert reply.status_code == 200
     assert provider.paid() == {"q": 1}
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_list_of_batches_without_an_end_is_left(queue: BatchQueue, ask: Ask, anthropic: bool) -> None:
+    """A server that gives the same page for ever is not asked for ever: the batch is made again, and the others go on."""
+
+    class Round(Provider):
+        def _list(self, _: str) -> Reply:
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if anthropic else time.time()
+            return 200, json.dumps({"data": [{"id": "x", "created_at": at}], "has_more": True}).encode(), {}
+
+    lost = lambda method, path, nth: "drop" if method == "POST" and path.endswith("/batches") and nth == 1 else None  # noqa: E731
+    with Round(intercept=lost) as provider:
+        (reply,) = await ask(queue, provider, "q", anthropic=anthropic)
+
+    assert reply.status_code == 200
 
 
 @pytest.mark.parametrize("anthropic", [False, True])
