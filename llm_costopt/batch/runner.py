@@ -22,6 +22,7 @@ from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
 from llm_costopt.batch.wire import Reply, http_library
 from llm_costopt.batch.work import Worker
+from llm_costopt.database import UnusableFileError
 
 log = logging.getLogger(__name__)
 
@@ -195,10 +196,12 @@ class Runner:
         while self._more():
             try:
                 pause = self._step()
-            except Exception:
+            except Exception as problem:
                 # Whatever it is, those who wait must not be left alone, and the next round may go better.
                 log.exception("The batch queue failed; it goes on in %s s", _TROUBLE)
                 pause = _TROUBLE
+                if _is_damage(problem):
+                    self._send_all_away(f"the file of the batch queue is damaged: {problem}")
             self._wake.wait(pause)
             self._wake.clear()
             if not self._closing:
@@ -375,7 +378,9 @@ class Runner:
                 continue
             try:
                 self._worker.look(watch)
-            except Exception:
+            except Exception as problem:
+                if _is_damage(problem):
+                    raise
                 # A provider's answer that nobody foresaw must not keep the other jobs waiting.
                 log.exception("Looking after batch %s failed; it is tried again", watch.job)
                 watch.wait(self._clock(), self._plan.pace)
@@ -411,12 +416,12 @@ class Runner:
         if self._closing == "cancel":
             for watch in self._watches.values():
                 self._worker.cancel(watch.job, watch.lane)
-        self._turn_away(
-            [*self._came, *self._waiting.values()],
-            "the batch queue was closed; ask again and the row is picked up where it is",
-        )
-        self._came.clear()
-        self._waiting.clear()
+        self._send_all_away("the batch queue was closed; ask again and the row is picked up where it is")
+
+    def _send_all_away(self, message: str) -> None:
+        self._turn_away([*self._came, *self._waiting.values()], message)
+        for places in (self._came, self._waiting, self._lines, self._watches):
+            places.clear()
 
     def _turn_away(self, callers: Iterable[Caller], message: str) -> None:
         for caller in callers:
@@ -427,3 +432,8 @@ class Runner:
         if self._client is None:
             self._client = self._given_client or http_library().Client()
         return self._client
+
+
+def _is_damage(problem: Exception) -> bool:
+    """Tell a file that cannot be read any more from one that is locked, or on a full disk."""
+    return isinstance(problem, UnusableFileError) or type(problem) is sqlite3.DatabaseError

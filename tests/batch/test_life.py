@@ -550,6 +550,26 @@ def test_a_file_that_is_gone_is_an_error_for_the_caller(tmp_path: Path, soon: di
     assert "cannot open the job store" in reply.json()["error"]["message"]
 
 
+async def test_a_file_that_was_damaged_is_an_error_for_who_waits(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """When the file cannot be read any more, nobody waits for what it held: callers are told why."""
+    with Provider(in_progress) as provider, BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        task = await _start_asking(queue, provider)
+        _spoil(tmp_path)
+        reply = await task
+    failed(tmp_path / "jobs.db")
+
+    assert reply.status_code == 503
+    assert "is damaged" in reply.json()["error"]["message"]
+
+
+def _spoil(folder: Path) -> None:
+    for file in (folder / "jobs.db", folder / "jobs.db-wal"):
+        file.write_bytes(b"\xff" * file.stat().st_size)
+    if (child := os.fork()) == 0:  # a fork closes the file, which is read anew at the next use
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
 async def test_a_full_disk_takes_no_answer_away(
     tmp_path: Path, soon: dict[str, Any], ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
