@@ -754,7 +754,7 @@ async def test_equal_requests_each_get_a_row(queue: BatchQueue, ask: Ask) -> Non
 async def test_a_broken_look_does_not_keep_others_waiting(queue: BatchQueue, ask: Ask) -> None:
     """An answer that no provider should give about one batch leaves the other to end."""
     script = lambda batch: (  # noqa: E731
-        Told(more={"request_counts": "nonsense"})
+        Told(more={"request_counts": {"completed": "many"}})
         if "bad" in batch.asked and batch.looks < 4
         else Told(output=[ok(row) for row in batch.rows])
     )
