@@ -154,7 +154,7 @@ class BatchQueue:
             clock=clock,
         )
         watch(self)
-        weakref.finalize(self, self._runner.close, finished=True).atexit = False
+        weakref.finalize(self, self._runner.close, finished=True, wait=False).atexit = False
 
     def enter(self, ask: Ask, tell: Tell) -> Caller | Reply | None:
         """Take in a request; returns who is told, a refusal, or None if it is nothing for a batch."""

@@ -16,7 +16,7 @@ from llm_costopt.batch.callers import Caller
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
-from llm_costopt.batch.runs import failed, run_of
+from llm_costopt.batch.runs import ending, failed, run_of
 from llm_costopt.batch.stored import Answered, Place
 from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
@@ -146,15 +146,21 @@ class Runner:
         """Count the callers that wait."""
         return len(self._came) + len(self._waiting)
 
-    def close(self, *, finished: bool) -> None:
-        """End the thread in the way that was planned; again does nothing."""
+    def close(self, *, finished: bool, wait: bool = True) -> None:
+        """End the thread in the way that was planned; again does nothing.
+
+        Without *wait*, the thread does what is left to do, as it does if it is the one that calls: who closes us may be the
+        garbage collector, in the middle of anything, with a lock that the thread needs for its end.
+        """
         with self._lock:
             if self._closing:
                 return
             self._closing = self._plan.on_close
             thread = self._thread
-            if thread is threading.current_thread():
+            if thread is not None and (thread is threading.current_thread() or not wait):
                 self._wind_up_with = finished
+                ending.add(thread)
+                self._wake.set()
                 return
         self._wake.set()
         if thread is not None:

@@ -25,6 +25,9 @@ _lock = threading.Lock()
 _runs: "dict[Path, Run]" = {}
 _open: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
+ending: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+"""Threads of queues that were let go, which still note what was given."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
@@ -63,6 +66,8 @@ def _at_exit() -> None:
     crashed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     for queue in list(_open):
         queue.close(finished=crashed is None)
+    for thread in list(ending):
+        thread.join()
     if crashed is not None:
         return
     for path, run in _runs.items():

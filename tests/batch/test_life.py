@@ -684,6 +684,52 @@ def test_a_queue_that_is_let_go_by_its_own_thread_closes(tmp_path: Path, soon: d
     assert unraisable == []
 
 
+def test_a_forgotten_queue_is_not_waited_for_in_the_middle_of_something(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """The garbage collector may find it where its thread waits for a lock of the one that collects: both go on."""
+    lock = threading.Lock()
+    telling = threading.Event()
+
+    def on_record(_: object) -> None:
+        telling.set()
+        with lock:
+            pass
+
+    with Provider() as provider:
+        queue: Any = BatchQueue(tmp_path / "jobs.db", **soon, on_record=on_record)
+        queue.itself = queue
+        with lock:
+            asyncio.run(_post(queue, provider))
+            telling.wait()
+            thread = next(thread for thread in threading.enumerate() if thread.name == "llm-costopt-batch")
+            del queue
+            gc.collect()
+        thread.join()
+
+    store = sqlite3.connect(tmp_path / "jobs.db")
+    assert store.execute("SELECT delivered IS NULL FROM rows").fetchall() == [(0,)]
+    store.close()
+
+
+def test_a_queue_that_is_let_go_just_before_the_end_notes_what_was_given(tmp_path: Path) -> None:
+    """The end of the interpreter waits for what a forgotten queue has to note, so that the next run gets new answers."""
+    with Provider() as provider:
+        code = (
+            "import gc, httpx\n"
+            "from llm_costopt.batch.queue import BatchQueue\n"
+            "from llm_costopt.batch.transport import BatchTransport\n"
+            f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05))\n"
+            "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+            f"httpx.Client(transport=BatchTransport(queue)).post('{provider.url}/v1/chat/completions', json=body)\n"
+            "del queue\n"
+            "gc.collect()\n"
+        )
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+    assert provider.paid() == {"q": 2}
+
+
 def test_a_missing_http_library_names_the_install_line() -> None:
     """Without httpx2 and httpx, a queue says what to install."""
     code = (
