@@ -87,7 +87,8 @@ class BatchQueue:
         poll: seconds between the first two looks at a batch, and the most between two.
         resume: seconds for which what was given to a process that came to no good end is given out again.
         lease: seconds after which another program takes over the jobs of one that gives no sign of life.
-        settle: seconds after which a batch that was perhaps made, and is not to be found, is made again.
+        settle: seconds after which a batch that was perhaps made, and is not to be found, is made again; and after which one
+            that was made, and that the provider does not know, is lost.
         client: an `httpx.Client` or `httpx2.Client` for the calls to the Batch API; one of its own if None.
         clock: tells the time in seconds since the epoch.
 

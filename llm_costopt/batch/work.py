@@ -214,8 +214,11 @@ class Worker:
     def _look_refused(self, job: Job, watch: Watch, problem: RefusedError) -> None:
         status = problem.reply.status
         gone = status in {404, 410} and job.remote is not None
-        watch.misses += gone
-        if watch.misses >= _MISSES:
+        if gone:
+            watch.missing = watch.missing if watch.misses else self._clock()
+            watch.misses += 1
+        # A gateway that is being set up anew says the same for some seconds, and what is lost was paid.
+        if watch.misses >= _MISSES and self._clock() > watch.missing + self._pace.settle:
             self._finish(job, "lost", [], str(problem), watch)
         elif status >= 500 or status in _PASSING or gone:
             log.warning("Asking for batch %s failed, it is tried again: %s", job.id, problem)

@@ -219,13 +219,16 @@ async def test_a_vanished_batch_is_not_waited_for(queue: BatchQueue, ask: Ask, f
     assert queue.stats().rows == {"lost": 1}
 
 
-async def test_a_batch_that_is_not_seen_at_once_is_not_lost(queue: BatchQueue, ask: Ask) -> None:
-    """A 404 right after a batch was made is waited out."""
+async def test_a_batch_that_is_not_seen_for_a_while_is_not_lost(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """404s right after a batch was made, or while a gateway is set up anew, are waited out: its rows are paid."""
 
     def intercept(method: str, path: str, nth: int) -> int | None:
-        return 404 if method == "GET" and "/batches/" in path and nth < 3 else None
+        return 404 if method == "GET" and "/batches/" in path and nth < 6 else None
 
-    with Provider(intercept=intercept) as provider:
+    with (
+        Provider(intercept=intercept) as provider,
+        BatchQueue(tmp_path / "jobs.db", **(soon | {"settle": 60.0})) as queue,
+    ):
         (reply,) = await ask(queue, provider, "q")
 
     assert words(reply) == "re: q"
