@@ -136,10 +136,6 @@ class JobStore:
         with self._db.transaction("IMMEDIATE") as db:
             db.executemany("DELETE FROM claims WHERE row = ? AND run = ?", ((row, run) for row in rows))
 
-    def leave(self, run: str) -> None:
-        """Leave all rows of a run that nobody was given to whoever asks next."""
-        self._db.run("DELETE FROM claims WHERE run = ? AND row IN (SELECT id FROM rows WHERE delivered IS NULL)", run)
-
     def spend(self, run: str) -> None:
         """Note that a program came to its end: what it was given is not given out again."""
         with self._db.transaction("IMMEDIATE") as db:

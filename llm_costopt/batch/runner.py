@@ -172,7 +172,7 @@ class Runner:
         self._taken.extend(self._given)
         self._take_acks()
         try:
-            self._store.leave(self._run.id)
+            self._take_out()
             self._store.release(self._owner)
         except (sqlite3.Error, ValueError):  # such as a full disk; the answers were given all the same
             log.exception("The batch queue cannot note in its file that it was closed")
@@ -426,6 +426,7 @@ class Runner:
 
     def _send_all_away(self, message: str) -> None:
         self._turn_away([*self._came, *self._waiting.values()], message)
+        self._missed.extend(self._waiting)
         for places in (self._came, self._waiting, self._lines, self._watches):
             places.clear()
 

@@ -156,6 +156,29 @@ def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, e
     assert provider.paid() == {"q": paid}
 
 
+def test_a_queue_that_closes_takes_nothing_from_another_of_its_program(tmp_path: Path) -> None:
+    """Of two queues of one program on one file, the end of the first leaves what the second waits for to that one."""
+    with Provider(lambda batch: all_ok(batch) if batch.looks > 5 else in_progress(batch)) as provider:
+        code = (
+            "import httpx, threading\n"
+            "from llm_costopt.batch.queue import BatchQueue\n"
+            "from llm_costopt.batch.transport import BatchTransport\n"
+            f"one, two = (BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05)) for _ in range(2))\n"
+            "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+            "http = httpx.Client(transport=BatchTransport(two))\n"
+            f"ask = threading.Thread(target=http.post, args=['{provider.url}/v1/chat/completions'], kwargs={{'json': body}})\n"
+            "ask.start()\n"
+            "while ask.is_alive() and not two.stats().jobs.get('running'): pass\n"
+            "one.close()\n"
+            "ask.join()\n"
+        )
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+    assert provider.paid() == {"q": 2}
+
+
 def test_a_file_that_was_deleted_is_not_made_anew(tmp_path: Path) -> None:
     """A program that deletes the file before it ends leaves none behind, and ends without a word."""
     code = (
