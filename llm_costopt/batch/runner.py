@@ -169,7 +169,7 @@ class Runner:
 
     def _wind_up(self, *, finished: bool) -> None:
         # Whoever was told has its reply, even if it did not come to say so before we were closed.
-        self._taken.extend(self._given)
+        self._taken.extend(self._given.copy())
         self._take_acks()
         try:
             self._take_out()
@@ -425,9 +425,10 @@ class Runner:
         self._send_all_away("the batch queue was closed; ask again and the row is picked up where it is")
 
     def _send_all_away(self, message: str) -> None:
-        self._turn_away([*self._came, *self._waiting.values()], message)
+        came = [self._came.popleft() for _ in range(len(self._came))]  # others may be coming just now
+        self._turn_away([*came, *self._waiting.values()], message)
         self._missed.extend(self._waiting)
-        for places in (self._came, self._waiting, self._lines, self._watches):
+        for places in (self._waiting, self._lines, self._watches):
             places.clear()
 
     def _turn_away(self, callers: Iterable[Caller], message: str) -> None:
