@@ -17,7 +17,8 @@ def use_batch_api(model: Model, queue: BatchQueue | str | os.PathLike[str]) -> M
 
     `abatch` with any number of inputs becomes one job; do not set `max_concurrency` below it. `batch` starts a thread
     for each of `max_concurrency` inputs, which is then the size of a job. An answer may take up to a day, so no timeout
-    of the model's holds. `stream` yields its answer in one piece.
+    of the model's holds. `stream` yields its answer in one piece. An HTTP client or proxy that the model was given is not
+    used: those of the environment are, or `BatchQueue(client=…)` for the calls to the Batch API.
 
     Args:
         model: a `ChatOpenAI` or a `ChatAnthropic`.

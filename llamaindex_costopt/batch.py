@@ -1,7 +1,9 @@
 """Micro-batching in front of a model: `BatchingLLM(llm)` releases concurrent calls in windows, never too many at once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextvars import Context, copy_context
+from functools import partial
 from itertools import takewhile
 from typing import Any, Self
 
@@ -93,33 +95,36 @@ class BatchingLLM(Wrapper):
             await place.await_()
             return await self.llm.acomplete(prompt, formatted, **kwargs)
 
-    # A stream that nobody reads asks nobody: integrations make their request with the first chunk. Its wait begins then.
+    # A stream that nobody reads asks nobody: its wait begins with the first chunk. Some integrations make their request
+    # before that, so they are called after it, in the context in which the stream was asked for.
 
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
-        """Ask, and wait for a place before the first chunk."""
-        return self._held(self.llm.stream_chat(messages, **kwargs), _beginning(messages))
+        """Wait for a place, then ask, when the first chunk is wanted."""
+        return self._held(partial(copy_context().run, self.llm.stream_chat, messages, **kwargs), _beginning(messages))
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        """Ask, and wait for a place before the first chunk."""
-        return self._held(self.llm.stream_complete(prompt, formatted, **kwargs))
+        """Wait for a place, then ask, when the first chunk is wanted."""
+        return self._held(partial(copy_context().run, self.llm.stream_complete, prompt, formatted, **kwargs))
 
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
-        """Ask, and wait for a place before the first chunk."""
-        return self._aheld(await self.llm.astream_chat(messages, **kwargs), _beginning(messages))
+        """Wait for a place, then ask, when the first chunk is wanted."""
+        return self._aheld(partial(self.llm.astream_chat, messages, **kwargs), copy_context(), _beginning(messages))
 
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        """Ask, and wait for a place before the first chunk."""
-        return self._aheld(await self.llm.astream_complete(prompt, formatted, **kwargs))
+        """Wait for a place, then ask, when the first chunk is wanted."""
+        return self._aheld(partial(self.llm.astream_complete, prompt, formatted, **kwargs), copy_context())
 
-    def _held(self, chunks: Iterator[Any], group: str = "") -> Iterator[Any]:
+    def _held(self, ask: Callable[[], Iterator[Any]], group: str = "") -> Iterator[Any]:
         with _Place(self._window, group) as place:
             place.wait()
-            yield from chunks
+            yield from ask()
 
-    async def _aheld(self, chunks: AsyncIterator[Any], group: str = "") -> AsyncIterator[Any]:
+    async def _aheld(
+        self, ask: Callable[[], Coroutine[Any, Any, Any]], context: Context, group: str = ""
+    ) -> AsyncIterator[Any]:
         with _Place(self._window, group) as place:
             await place.await_()
-            async for chunk in chunks:
+            async for chunk in await asyncio.create_task(ask(), context=context):
                 yield chunk
 
 

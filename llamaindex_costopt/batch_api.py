@@ -20,7 +20,8 @@ def use_batch_api(llm: LLM, queue: BatchQueue | str | os.PathLike[str]) -> LLM:
 
     All that is asked at the same time becomes one job: `asyncio.gather` over `achat` and its like, with any number of
     them; a pipeline's `num_workers` is the size of its jobs. An answer may take up to a day, so no timeout of the model's
-    holds. A stream yields its answer in one piece. Caches and routers go around it.
+    holds. A stream yields its answer in one piece. An HTTP client that the model was given is not used: the proxies of the
+    environment are, or `BatchQueue(client=…)` for the calls to the Batch API. Caches and routers go around it.
 
     Args:
         llm: an `OpenAI`, an `OpenAIResponses` or an `Anthropic`, or of a class derived from one, such as `OpenAILike`.

@@ -247,6 +247,8 @@ class Provider:
         told = self.script(batch)
         if told.status == "gone":
             return _json({"error": {"message": "no such batch"}})
+        if told.status == "gone, in words":
+            return _json({"error": "no such batch"})
         for kind, lines in (("out", told.output), ("err", told.errors)):
             if lines is not None:
                 self.files[f"{kind}-{name}"] = _lines(lines)

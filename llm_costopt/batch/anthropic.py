@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import IO, Any
 
-from llm_costopt.batch.backend import UNFINISHED, Intent, Lane, Outcome, Remote, Result, Row
+from llm_costopt.batch.backend import NO_SENSE, UNFINISHED, UNREADABLE, Intent, Lane, Outcome, Remote, Result, Row
 from llm_costopt.batch.lanes import account
-from llm_costopt.batch.wire import Ask, Http, Reply
+from llm_costopt.batch.wire import Ask, Http, Reply, name_of
 from llm_costopt.types import Usage
 
 _PATH = "/v1/messages"
@@ -35,8 +35,8 @@ _TYPE = {status: kind for kind, status in _STATUS.items()}
 
 _KINDS: Mapping[str, Outcome] = {"expired": "expired", "canceled": "cancelled"}
 
-_SKEW = 120.0
-"""Seconds by which the provider's clock may be behind ours."""
+_SKEW = 180.0
+"""Seconds by which a batch may seem older than it is: an answer is waited for one minute, and clocks differ by two."""
 
 
 class AnthropicBatches:
@@ -89,9 +89,10 @@ class AnthropicBatches:
             batches = page.get("data") or []
             recent = [b for b in batches if _seconds(b.get("created_at")) >= intent.at - _SKEW]
             found += [b for b in recent if b["id"] not in intent.not_these and _total(b) == intent.rows]
-            if not page.get("has_more") or len(recent) < len(batches) or not batches:
+            last = batches[-1] if page.get("has_more") and batches else {}
+            before, after = after, f"&after_id={last.get('id')}"
+            if not last or len(recent) < len(batches) or after == before:
                 break
-            after = f"&after_id={batches[-1]['id']}"
         return _remote(found[-1]) if found else None
 
     def look(self, http: Http, lane: Lane, remote: str) -> Remote:
@@ -103,7 +104,7 @@ class AnthropicBatches:
         # Not from `results_url`: the key would go wherever it points.
         for line in http.lines(f"{lane.base_url}/batches/{remote.id}/results"):
             if isinstance(line.get("custom_id"), str) and isinstance(line.get("result"), dict):
-                yield self._result(line["custom_id"], line["result"])
+                yield self._row(line["custom_id"], line["result"])
 
     def cancel(self, http: Http, lane: Lane, remote: str) -> None:
         """Ask for the end of a batch; what is done until then is paid and can be read."""
@@ -131,6 +132,12 @@ class AnthropicBatches:
             cache_write_1h_tokens=(told.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0,
         )
 
+    def _row(self, row: str, result: Mapping[str, Any]) -> Result:
+        try:
+            return self._result(row, result)
+        except UNREADABLE:
+            return Result(id=row, reply=self.error(*NO_SENSE), outcome="errored")
+
     def _result(self, row: str, result: Mapping[str, Any]) -> Result:
         kind = result.get("type")
         if kind == "succeeded" and isinstance(result.get("message"), dict):
@@ -138,14 +145,17 @@ class AnthropicBatches:
         if outcome := _KINDS.get(str(kind)):
             return Result(id=row, reply=self.error(*UNFINISHED[outcome]), outcome=outcome)
         told = result.get("error") or {}
-        inner = told.get("error", told) or {}
+        inner = (told.get("error", told) if isinstance(told, Mapping) else told) or {}
+        if isinstance(inner, str):
+            inner = {"type": "api_error", "message": inner}
         status = _STATUS.get(str(inner.get("type")), 500)
         body = {"type": "error", "error": inner or {"type": "api_error", "message": f"the row is {kind!r}"}}
         return Result(id=row, reply=Reply(status=status, body=json.dumps(body).encode()), outcome="errored")
 
 
 def _as_batch(message: Mapping[str, Any]) -> bytes:
-    usage = {**(message.get("usage") or {}), "service_tier": "batch"}
+    told = message.get("usage")
+    usage = {**(told if isinstance(told, Mapping) else {}), "service_tier": "batch"}
     return json.dumps({**message, "usage": usage}).encode()
 
 
@@ -153,7 +163,7 @@ def _remote(batch: Mapping[str, Any]) -> Remote:
     counts = batch.get("request_counts") or {}
     ended = batch.get("processing_status") == "ended"
     return Remote(
-        id=str(batch["id"]),
+        id=name_of(batch),
         status=str(batch.get("processing_status")),
         ended=ended,
         rest="missing",

@@ -20,6 +20,13 @@ UNFINISHED: Mapping[Outcome, tuple[int, str]] = {
 """HTTP status and message for a row of which the provider says nothing itself."""
 
 
+NO_SENSE = (502, "the provider's answer to this request cannot be read; ask again")
+"""Likewise for a row of which it says what nobody understands."""
+
+UNREADABLE = (AttributeError, TypeError, ValueError)
+"""What reading such a row raises; it must not keep the answers of all the others."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
     """What requests must have in common to travel in one batch."""
@@ -99,7 +106,7 @@ class Intent:
     rows: int
     """How many requests it holds."""
     at: float
-    """When it was about to be created, in seconds since the epoch."""
+    """When it was about to be created, or nobody heard that it was, in seconds since the epoch."""
     not_these: frozenset[str]
     """The provider's names of batches that are surely others."""
 

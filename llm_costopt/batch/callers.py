@@ -5,7 +5,7 @@ from collections.abc import Callable
 from llm_costopt.batch.stored import Answered, Wanted
 
 Tell = Callable[[Answered | None], object]
-"""Is called once, in another thread; with None if the request is to be asked in real time."""
+"""Is called once, in another thread; with None if the request is to be asked in real time. RuntimeError: nobody is there."""
 
 
 class Caller:

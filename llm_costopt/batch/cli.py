@@ -180,6 +180,7 @@ def _books(context: typer.Context, store: JobStore, ledger: Path | None) -> "Ite
         return
     with context.obj(ledger) as booking:
         records = Records(booking.append, booking.prices, time.time)
+        store.forgive(time.time())
 
         def book() -> None:
             records.tell(store, _BACKENDS)
@@ -209,7 +210,7 @@ def _jobs(store: JobStore, wanted: list[str] | None) -> list[Job]:
         return [job for job in jobs if job.state != "done"]
     found = []
     for name in wanted:
-        matching = [job for job in jobs if job.id.startswith(name)]
+        matching = [job for job in jobs if name and job.id.startswith(name)]
         if len(matching) != 1:
             raise ValueError(f"{name!r} is the beginning of {len(matching)} jobs' ids: `list` shows them")
         found += matching

@@ -30,6 +30,9 @@ _KEPT = 30 * 86400.0
 _SHOWN = 86400.0
 """Seconds for which the reply of a row that will not be given out again stays."""
 
+_TELLING = 60.0
+"""Seconds after which a program that took a chunk of rows to tell of them has died over it."""
+
 # A row that this run has not taken yet. One that was given out before belongs to a program that came to no good end,
 # if it was given out before this run began; to one that still runs, if after.
 _FREE = """
@@ -133,10 +136,6 @@ class JobStore:
         with self._db.transaction("IMMEDIATE") as db:
             db.executemany("DELETE FROM claims WHERE row = ? AND run = ?", ((row, run) for row in rows))
 
-    def leave(self, run: str) -> None:
-        """Leave all rows of a run that nobody was given to whoever asks next."""
-        self._db.run("DELETE FROM claims WHERE run = ? AND row IN (SELECT id FROM rows WHERE delivered IS NULL)", run)
-
     def spend(self, run: str) -> None:
         """Note that a program came to its end: what it was given is not given out again."""
         with self._db.transaction("IMMEDIATE") as db:
@@ -147,7 +146,8 @@ class JobStore:
             db.execute("DELETE FROM claims WHERE run = ?", [run])
 
     def tidy(self, now: float) -> None:
-        """Delete what nobody can ask for any more."""
+        """Delete what nobody can ask for any more, and tell again of what was not told to the end."""
+        self.forgive(now)
         with self._db.transaction("IMMEDIATE") as db:
             db.execute("UPDATE rows SET reply = NULL WHERE spent AND delivered < ?", [now - _SHOWN])
             db.execute("DELETE FROM rows WHERE asked < ?", [now - _KEPT])
@@ -259,12 +259,15 @@ class JobStore:
 
     # Records
 
-    def unrecorded(self) -> list[Settled]:
-        """Read some answered rows of which nobody was told."""
+    def unrecorded(self, now: float) -> list[Settled]:
+        """Take some answered rows of which nobody was told: nobody else is given them until `record` or `forgive`."""
         query = (
             "SELECT id, job, attempts, lane, outcome, reply, endpoint, tenant FROM rows "
             "WHERE state = 'answered' AND NOT recorded LIMIT ?"
         )
+        with self._db.transaction("IMMEDIATE") as db:
+            rows = db.execute(query, [_CHUNK]).fetchall()
+            db.executemany("UPDATE rows SET recorded = ? WHERE id = ?", ((-int(now), row["id"]) for row in rows))
         return [
             Settled(
                 row=row["id"],
@@ -275,13 +278,17 @@ class JobStore:
                 endpoint=row["endpoint"],
                 tenant=row["tenant"],
             )
-            for row in self._db.run(query, _CHUNK)
+            for row in rows
         ]
 
-    def record(self, rows: Iterable[int]) -> None:
-        """Note that whoever wants to know has been told of *rows*."""
+    def record(self, rows: Mapping[int, bool]) -> None:
+        """Note of which *rows* whoever wants to know has been told; the others are given out again."""
         with self._db.transaction("IMMEDIATE") as db:
-            db.executemany("UPDATE rows SET recorded = 1 WHERE id = ?", ((row,) for row in rows))
+            db.executemany("UPDATE rows SET recorded = ? WHERE id = ?", ((told, row) for row, told in rows.items()))
+
+    def forgive(self, now: float) -> None:
+        """Give out again the rows of which a program that died began to tell: nobody knows how far it came."""
+        self._db.run("UPDATE rows SET recorded = 0 WHERE recorded < 0 AND recorded > ?", _TELLING - now)
 
     # Figures
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
-from llm_costopt.batch.backend import Failure, Intent, Lane, Outcome, Remote, Result, Row
+from llm_costopt.batch.backend import NO_SENSE, UNREADABLE, Failure, Intent, Lane, Outcome, Remote, Result, Row
 from llm_costopt.batch.lanes import account
-from llm_costopt.batch.wire import Ask, Http, RefusedError, Reply
+from llm_costopt.batch.wire import Ask, Http, RefusedError, Reply, name_of
 from llm_costopt.reported import counted
 from llm_costopt.types import Usage
 
@@ -71,7 +71,7 @@ class OpenAIBatches:
     def upload(self, http: Http, lane: Lane, job: str, file: IO[bytes]) -> str:
         """Upload the input file."""
         name = f"llm-costopt-{job}.jsonl"
-        return str(http.upload(f"{lane.base_url}/files", {"purpose": "batch"}, name, file)["id"])
+        return name_of(http.upload(f"{lane.base_url}/files", {"purpose": "batch"}, name, file))
 
     def create(self, http: Http, lane: Lane, job: str, uploaded: str, file: IO[bytes]) -> Remote:  # noqa: ARG002
         """Make a batch of the input file."""
@@ -92,10 +92,11 @@ class OpenAIBatches:
             for batch in batches:
                 if (batch.get("metadata") or {}).get(_MARK) == intent.id:
                     return _remote(batch)
-            # Newest first; an hour's difference between two clocks is allowed for.
-            if not page.get("has_more") or not batches or batches[-1].get("created_at", 0) < intent.at - 3600:
+            last = batches[-1] if page.get("has_more") and batches else {}
+            before, after = after, f"&after={last.get('id')}"
+            # Newest first; an hour's difference between two clocks is allowed for. Some servers know no pages.
+            if not last or after == before or _seconds(last.get("created_at")) < intent.at - 3600:
                 return None
-            after = f"&after={batches[-1]['id']}"
 
     def look(self, http: Http, lane: Lane, remote: str) -> Remote:
         """Ask how a batch is."""
@@ -106,7 +107,7 @@ class OpenAIBatches:
         for file in remote.files:
             for line in http.lines(f"{lane.base_url}/files/{file}/content"):
                 if isinstance(line.get("custom_id"), str):
-                    yield self._result(line)
+                    yield self._row(line)
 
     def cancel(self, http: Http, lane: Lane, remote: str) -> None:
         """Ask for the end of a batch; what is done until then is paid and can be read."""
@@ -139,16 +140,23 @@ class OpenAIBatches:
             output_audio_tokens=out.get("audio_tokens"),
         )
 
+    def _row(self, line: Mapping[str, Any]) -> Result:
+        try:
+            return self._result(line)
+        except UNREADABLE:
+            return Result(id=line["custom_id"], reply=self.error(*NO_SENSE), outcome="errored")
+
     def _result(self, line: Mapping[str, Any]) -> Result:
         response, error = line.get("response"), line.get("error")
         if response and response.get("body") is not None:
             status, body = int(response.get("status_code") or 200), response["body"]
-            if status < 400 and isinstance(body, dict):
+            if status < 400 and isinstance(body, dict) and not ("id" not in body and body.get("error")):
                 # What OpenAI bills as a batch it calls "default"; hosts read the price class from here.
                 reply = Reply(status=status, body=json.dumps({**body, "service_tier": "batch"}).encode())
                 return Result(id=line["custom_id"], reply=reply, outcome="succeeded")
             return Result(id=line["custom_id"], reply=_refused(status, body), outcome="errored")
-        told = error if isinstance(error, Mapping) else {"message": "the provider gave neither an answer nor a reason"}
+        said = str(error or "the provider gave neither an answer nor a reason")
+        told = error if isinstance(error, Mapping) else {"message": said}
         code = str(told.get("code"))
         usual = 400 if code.startswith(("invalid", "unsupported")) else 500
         status, outcome = _ROW_CODES.get(code, (usual, "errored"))
@@ -164,10 +172,10 @@ def _remote(batch: Mapping[str, Any]) -> Remote:
     status = str(batch.get("status"))
     # Some servers say "" where there is no file.
     files = tuple(f for f in (batch.get("output_file_id"), batch.get("error_file_id")) if f)
-    counts = batch.get("request_counts") or {}
+    counts = _mapping(batch.get("request_counts"))
     done = (counts.get("completed") or 0) + (counts.get("failed") or 0) if counts else None
     return Remote(
-        id=str(batch["id"]),
+        id=name_of(batch),
         status=status,
         ended=status in _ENDS,
         rest=_ENDS.get(status, "missing"),
@@ -178,10 +186,19 @@ def _remote(batch: Mapping[str, Any]) -> Remote:
 
 
 def _failure(batch: Mapping[str, Any]) -> Failure:
-    errors = (batch.get("errors") or {}).get("data") or []
+    said = _mapping(batch.get("errors")).get("data")
+    errors = [e for e in said if isinstance(e, Mapping)] if isinstance(said, list) else []
     told = "; ".join(f"{e.get('code')}: {e.get('message')}" for e in errors[:5]) or "the provider refused the batch"
     return Failure(
         message=told,
         too_much=any(e.get("code") in _TOO_MUCH for e in errors),
         lines={e["line"]: str(e.get("message")) for e in errors if isinstance(e.get("line"), int)},
     )
+
+
+def _seconds(told: Any) -> float:
+    return told if isinstance(told, int | float) else 0.0
+
+
+def _mapping(told: Any) -> Mapping[str, Any]:
+    return told if isinstance(told, Mapping) else {}

@@ -2,9 +2,10 @@
 
 import json
 import os
+import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import blake2b
@@ -86,12 +87,14 @@ class BatchQueue:
         poll: seconds between the first two looks at a batch, and the most between two.
         resume: seconds for which what was given to a process that came to no good end is given out again.
         lease: seconds after which another program takes over the jobs of one that gives no sign of life.
-        settle: seconds after which a batch that was perhaps made, and is not to be found, is made again.
+        settle: seconds after which a batch that was perhaps made, and is not to be found, is made again; and after which one
+            that was made, and that the provider does not know, is lost.
         client: an `httpx.Client` or `httpx2.Client` for the calls to the Batch API; one of its own if None.
         clock: tells the time in seconds since the epoch.
 
     Raises:
         ValueError: the file cannot be opened or is no job store, or an option is out of its range.
+        TypeError: *on_record* or *prices* is no function.
         MissingExtraError: no HTTP library is installed.
     """
 
@@ -114,10 +117,16 @@ class BatchQueue:
         client: Any = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if on_close not in {"detach", "wait", "cancel"}:
-            raise ValueError(f"on_close must be 'detach', 'wait' or 'cancel', not {on_close!r}")
-        if not 0 < poll[0] <= poll[1]:
-            raise ValueError(f"poll must be some seconds and the most seconds between two looks, not {poll!r}")
+        _check_numbers(
+            deadline=0 if deadline is None else deadline,
+            gather=gather,
+            max_wait=max_wait,
+            resume=resume,
+            settle=settle,
+            retries=retries,
+        )
+        _check_others(on_close=on_close, poll=poll, job=job, max_wait=max_wait, lease=lease)
+        _check_functions(on_record=on_record, prices=prices)
         if client is None:
             http_library()  # here, since two threads that import it at once have seen half of it
         self._job = job
@@ -146,7 +155,7 @@ class BatchQueue:
             clock=clock,
         )
         watch(self)
-        weakref.finalize(self, self._runner.close, finished=True).atexit = False
+        weakref.finalize(self, self._runner.close, finished=True, wait=False).atexit = False
 
     def enter(self, ask: Ask, tell: Tell) -> Caller | Reply | None:
         """Take in a request; returns who is told, a refusal, or None if it is nothing for a batch."""
@@ -162,7 +171,7 @@ class BatchQueue:
         if "/openai/deployments/" in ask.url:
             return backend.error(400, _AZURE)
         text = json.dumps(body, separators=(",", ":")).encode()
-        wanted = Wanted(key=self._key(lane, body), lane=lane, body=text, **served({}))
+        wanted = Wanted(key=self._key(lane, body), lane=lane, body=text, **_whole(served({})))
         caller = Caller(wanted, None if self._deadline is None else self._clock() + self._deadline, tell)
         self._runner.enter(caller, kept_headers(ask.headers))
         return caller
@@ -202,7 +211,6 @@ class BatchQueue:
             finished: whether all went well. If not, what was given is given out again, to this process as well.
         """
         self._runner.close(finished=finished)
-        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -219,6 +227,43 @@ class BatchQueue:
     def _key(self, lane: Lane, body: Mapping[str, Any]) -> bytes:
         asked = [self._job or "", lane.base_url, lane.endpoint, body]
         return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _whole(serves: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Replace what UTF-8 cannot hold, such as half an emoji: the file would not take it."""
+    return {name: text and text.encode(errors="replace").decode() for name, text in serves.items()}
+
+
+# What is wrong is said at once: found in the queue's thread, it would leave callers waiting for ever.
+
+
+def _check_others(*, on_close: Any, poll: Any, job: Any, max_wait: float, lease: Any) -> None:
+    if on_close not in {"detach", "wait", "cancel"}:
+        raise ValueError(f"on_close must be 'detach', 'wait' or 'cancel', not {on_close!r}")
+    if not (isinstance(poll, Sequence) and len(poll) == 2 and all(map(_is_number, poll)) and 0 < poll[0] <= poll[1]):
+        raise ValueError(f"poll must be some seconds and the most seconds between two looks, not {poll!r}")
+    if job is not None and not (isinstance(job, str) and job):
+        raise ValueError(f"job must be a name, such as 'nightly-2026-11-24', not {job!r}")
+    if max_wait > threading.TIMEOUT_MAX:
+        raise ValueError(f"max_wait must be some seconds, not {max_wait!r}")
+    if not (_is_number(lease) and lease > 0):
+        raise ValueError(f"lease must be some seconds, not {lease!r}")
+
+
+def _check_numbers(**numbers: Any) -> None:
+    for name, number in numbers.items():
+        if not (_is_number(number) and number >= 0):
+            raise ValueError(f"{name} must be 0 or more, not {number!r}")
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, such as `ledger.append` or `Prices()`, not {function!r}")
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

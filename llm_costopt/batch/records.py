@@ -3,8 +3,8 @@
 import json
 import logging
 import sqlite3
-import threading
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from decimal import Decimal
 
 from llm_costopt.account import Price, account
@@ -33,7 +33,6 @@ class Records:
         self._on_record = on_record
         self._prices = prices
         self._clock = clock
-        self._lock = threading.Lock()
         self.told = 0
         self.cost = Decimal(0)
         self.saved = Decimal(0)
@@ -43,10 +42,10 @@ class Records:
     def tell(self, store: JobStore, backends: Mapping[str, BatchBackend]) -> None:
         """Tell of all rows of which nobody was told yet; stops where telling fails, and begins there next time."""
         try:
-            while some := store.unrecorded():
-                told = [row.row for row in some if self._told(row, backends)]
+            while some := store.unrecorded(self._clock()):
+                told = {row.row: self._told(row, backends) for row in some}
                 store.record(told)
-                if len(told) < len(some):
+                if not all(told.values()):
                     return
         except sqlite3.Error as problem:  # such as a full disk; those who wait for their rows are no part of this
             self._failed(problem)
@@ -59,11 +58,10 @@ class Records:
         except Exception as problem:  # noqa: BLE001 - whatever fails here must not fail a request
             self._failed(problem)
             return False
-        with self._lock:
-            self.told += 1
-            self.cost += record.cost or 0
-            self.saved += record.saved.batch if record.saved else 0
-            self.unpriced += record.cost is None
+        self.told += 1
+        self.cost += record.cost or 0
+        self.saved += record.saved.batch if record.saved else 0
+        self.unpriced += record.cost is None
         return True
 
     def _failed(self, problem: Exception) -> None:
@@ -79,7 +77,7 @@ class Records:
     def _record(self, row: Settled, backend: BatchBackend) -> CallRecord:
         succeeded = row.outcome == "succeeded"
         body = _object(row.body) if succeeded else {}
-        usage, model = backend.usage(body), str(body.get("model") or row.lane.model)
+        usage, model = _usage(backend, body), str(body.get("model") or row.lane.model)
         cost, saved = self._amounts(model, usage, row.lane.provider)
         return CallRecord(
             id=row.id,
@@ -99,6 +97,15 @@ class Records:
         if self._prices is None:
             return None, None
         return account(self._prices, model=model, provider=provider, usage=usage, batch=True)
+
+
+def _usage(backend: BatchBackend, body: Mapping[str, object]) -> Usage | None:
+    """Read the tokens of an answer; None too where a server says what is no count."""
+    try:
+        usage = backend.usage(body)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return usage if usage and all(isinstance(n, int) and n >= 0 for n in astuple(usage)) else None
 
 
 def _object(body: bytes) -> Mapping[str, object]:

@@ -16,12 +16,13 @@ from llm_costopt.batch.callers import Caller
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
-from llm_costopt.batch.runs import failed, run_of
+from llm_costopt.batch.runs import ending, failed, run_of
 from llm_costopt.batch.stored import Answered, Place
 from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
 from llm_costopt.batch.wire import Reply, http_library
 from llm_costopt.batch.work import Worker
+from llm_costopt.database import UnusableFileError
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ _BREATH = 0.05
 
 _TROUBLE = 5.0
 """Seconds until the next round after one that failed, for instance on a full disk."""
+
+_TIDY = 86400.0
+"""Seconds after which what nobody can ask for any more is deleted again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +77,21 @@ class Runner:
         call_in_forked_child(self._start_over)
 
     def _start_over(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may let go of the queue, which closes us, in the middle of our own work.
+        self._lock = threading.RLock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closing: OnClose | None = None
+        self._wind_up_with: bool | None = None
         self._client: Any = None
+        self._tidied = self._clock()
         self._run = run_of(self._path, self._clock)
         self._owner = uuid.uuid4().hex
         self._came: deque[Caller] = deque()
         self._gone: deque[Caller] = deque()
         self._taken: deque[int] = deque()
         self._missed: deque[int] = deque()
+        self._given: set[int] = set()
         self._waiting: dict[int, Caller] = {}
         self._dues: deque[tuple[float, int]] = deque()
         self._lines: dict[Lane, Line] = {}
@@ -111,15 +119,17 @@ class Runner:
                 raise ValueError("the batch queue is closed: make another one for the same path")
             self._headers.setdefault(caller.lane, headers)
             caller.lane = self._lanes.setdefault(caller.lane, caller.lane)  # one for all, not one for each
-            self._came.append(caller)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._live, name="llm-costopt-batch", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._live, name="llm-costopt-batch", daemon=True)
+                thread.start()  # it may fail, and the next caller tries again
+                self._thread = thread
+            self._came.append(caller)
         self._wake.set()
 
     def took(self, row: int) -> None:
         """Note that the caller has the reply."""
         self._taken.append(row)
+        self._given.discard(row)
 
     def missed(self, caller: Caller) -> None:
         """Note that whoever asked went away before it had the reply."""
@@ -130,24 +140,43 @@ class Runner:
             self._wake.set()
         elif caller.row is not None:
             self._missed.append(caller.row)
+            self._given.discard(caller.row)
 
     def waiting(self) -> int:
         """Count the callers that wait."""
         return len(self._came) + len(self._waiting)
 
-    def close(self, *, finished: bool) -> None:
-        """End the thread in the way that was planned; again does nothing."""
+    def close(self, *, finished: bool, wait: bool = True) -> None:
+        """End the thread in the way that was planned; again does nothing.
+
+        Without *wait*, the thread does what is left to do, as it does if it is the one that calls: who closes us may be the
+        garbage collector, in the middle of anything, with a lock that the thread needs for its end.
+        """
         with self._lock:
             if self._closing:
                 return
             self._closing = self._plan.on_close
             thread = self._thread
+            if thread is not None and (thread is threading.current_thread() or not wait):
+                self._wind_up_with = finished
+                ending.add(thread)
+                self._wake.set()
+                return
         self._wake.set()
         if thread is not None:
             thread.join()
+        self._wind_up(finished=finished)
+
+    def _wind_up(self, *, finished: bool) -> None:
+        # Whoever was told has its reply, even if it did not come to say so before we were closed.
+        self._taken.extend(self._given.copy())
         self._take_acks()
-        self._store.leave(self._run.id)
-        self._store.release(self._owner)
+        try:
+            self._take_out()
+            self._store.release(self._owner)
+        except (sqlite3.Error, ValueError):  # such as a full disk; the answers were given all the same
+            log.exception("The batch queue cannot note in its file that it was closed")
+        self._store.close()
         if not finished or self._plan.named:
             failed(self._path)
         if self._client is not None and self._client is not self._given_client:
@@ -156,26 +185,37 @@ class Runner:
     def _tell(self, caller: Caller, answered: Answered | None) -> None:
         with self._lock:
             over, caller.over = caller.over, True
-        if not over:
+        if over:
+            return
+        row = -1 if answered is None else answered.row
+        if row >= 0:
+            self._given.add(row)
+        try:
             caller.tell(answered)
+        except RuntimeError:  # its event loop was closed over it: whoever asks again gets the row
+            self._given.discard(row)
+            self._missed.append(row)
 
     # The thread
 
     def _live(self) -> None:
-        self._records.tell(self._store, self._backends)  # what a program that died could not tell
         while self._more():
             try:
                 pause = self._step()
-            except Exception:
+            except Exception as problem:
                 # Whatever it is, those who wait must not be left alone, and the next round may go better.
                 log.exception("The batch queue failed; it goes on in %s s", _TROUBLE)
                 pause = _TROUBLE
+                if _is_damage(problem):
+                    self._send_all_away(f"the file of the batch queue is damaged: {problem}")
             self._wake.wait(pause)
             self._wake.clear()
             if not self._closing:
                 time.sleep(_BREATH)
         if self._closing:
             self._let_go()
+        if self._wind_up_with is not None:
+            self._wind_up(finished=self._wind_up_with)
 
     def _more(self) -> bool:
         """Say whether there is anything to do; if not, the thread is over."""
@@ -196,6 +236,9 @@ class Runner:
         self._send()
         self._look()
         now = self._clock()
+        if now > self._tidied + _TIDY:  # a program that never ends opens its file only once
+            self._tidied = now
+            self._store.tidy(now)
         dues = [self._line_due(lane, line) for lane, line in self._lines.items() if line.rows]
         dues += [watch.due for watch in self._watches.values()]
         if self._dues:
@@ -214,7 +257,7 @@ class Runner:
                 resume=self._plan.resume,
                 now=self._clock(),
             )
-        except sqlite3.Error as problem:  # such as a full disk
+        except Exception as problem:  # such as a full disk; they are ours to tell, whatever it is
             log.exception("The batch queue cannot write its file")
             self._turn_away(came, f"the batch queue cannot write its file: {problem}")
             return
@@ -250,12 +293,17 @@ class Runner:
                 self._tell(caller, row)
 
     def _take_acks(self) -> None:
-        rows = [self._taken.popleft() for _ in range(len(self._taken))]
-        if rows:
-            self._store.deliver(rows, now=self._clock())
-        rows = [self._missed.popleft() for _ in range(len(self._missed))]
-        if rows:
-            self._store.unclaim(rows, run=self._run.id)
+        taken = [self._taken.popleft() for _ in range(len(self._taken))]
+        missed = [self._missed.popleft() for _ in range(len(self._missed))]
+        try:
+            if taken:
+                self._store.deliver(taken, now=self._clock())
+            if missed:
+                self._store.unclaim(missed, run=self._run.id)
+        except (sqlite3.Error, ValueError):  # such as a full disk, of which whoever comes now is told
+            log.exception("The batch queue cannot note in its file what was given out")
+            self._taken.extend(taken)
+            self._missed.extend(missed)
 
     def _take_out(self) -> None:
         """Forget callers that no longer wait: unsent rows go, sent ones stay for whoever asks again."""
@@ -292,9 +340,11 @@ class Runner:
         late, unsent, left = [], [], set()
         while self._dues and self._dues[0][0] <= now:
             _, row = self._dues.popleft()
-            caller = self._waiting.pop(row, None)
-            if caller is None:
+            caller = self._waiting.get(row)
+            # The number of a row that was never sent is used again, by a caller with a deadline of its own.
+            if caller is None or caller.due is None or caller.due > now:
                 continue
+            del self._waiting[row]
             late.append(row)
             job = next((w for w in self._watches.values() if row in w.rows), None)
             if job is not None:
@@ -334,7 +384,9 @@ class Runner:
                 continue
             try:
                 self._worker.look(watch)
-            except Exception:
+            except Exception as problem:
+                if _is_damage(problem):
+                    raise
                 # A provider's answer that nobody foresaw must not keep the other jobs waiting.
                 log.exception("Looking after batch %s failed; it is tried again", watch.job)
                 watch.wait(self._clock(), self._plan.pace)
@@ -370,12 +422,14 @@ class Runner:
         if self._closing == "cancel":
             for watch in self._watches.values():
                 self._worker.cancel(watch.job, watch.lane)
-        self._turn_away(
-            [*self._came, *self._waiting.values()],
-            "the batch queue was closed; ask again and the row is picked up where it is",
-        )
-        self._came.clear()
-        self._waiting.clear()
+        self._send_all_away("the batch queue was closed; ask again and the row is picked up where it is")
+
+    def _send_all_away(self, message: str) -> None:
+        came = [self._came.popleft() for _ in range(len(self._came))]  # others may be coming just now
+        self._turn_away([*came, *self._waiting.values()], message)
+        self._missed.extend(self._waiting)
+        for places in (self._waiting, self._lines, self._watches):
+            places.clear()
 
     def _turn_away(self, callers: Iterable[Caller], message: str) -> None:
         for caller in callers:
@@ -386,3 +440,8 @@ class Runner:
         if self._client is None:
             self._client = self._given_client or http_library().Client()
         return self._client
+
+
+def _is_damage(problem: Exception) -> bool:
+    """Tell a file that cannot be read any more from one that is locked, or on a full disk."""
+    return isinstance(problem, UnusableFileError) or type(problem) is sqlite3.DatabaseError

@@ -5,7 +5,9 @@ program may still fail on what it was given. It is over when the interpreter end
 """
 
 import atexit
+import logging
 import os
+import sqlite3
 import sys
 import threading
 import uuid
@@ -17,9 +19,14 @@ from typing import Any
 
 from llm_costopt.batch.jobs import JobStore
 
+log = logging.getLogger(__name__)
+
 _lock = threading.Lock()
 _runs: "dict[Path, Run]" = {}
 _open: "weakref.WeakSet[Any]" = weakref.WeakSet()
+
+ending: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+"""Threads of queues that were let go, which still note what was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +66,19 @@ def _at_exit() -> None:
     crashed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     for queue in list(_open):
         queue.close(finished=crashed is None)
+    for thread in list(ending):
+        thread.join()
     if crashed is not None:
         return
     for path, run in _runs.items():
-        if path.exists():  # what was deleted in the meantime is not made anew
+        if not path.exists():  # what was deleted in the meantime is not made anew
+            continue
+        try:
             store = JobStore(path)
             store.spend(run.id)
             store.close()
+        except (sqlite3.Error, ValueError):  # such as a full disk; the program did come to its end
+            log.exception("The batch queue cannot note in its file that the program came to its end")
 
 
 atexit.register(_at_exit)

@@ -53,7 +53,7 @@ class Job:
     rows: int
     """Requests that were sent in it."""
     at: float
-    """When it was made, in seconds since the epoch."""
+    """When it was made, or nobody heard that it was, in seconds since the epoch."""
     uploaded: str
     """The provider's name of the input file."""
     remote: str | None

@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
@@ -40,12 +39,17 @@ class _Transport:
         self._own = not isinstance(queue, BatchQueue)
         self._queue = queue if isinstance(queue, BatchQueue) else BatchQueue(queue)
         self._through = through
+        self._client: Any = None
         self._known: dict[Any, tuple[Any, Any, Mapping[str, str]]] = {}
 
-    def _pass(self, request: Any, kind: str) -> Any:
-        if self._through is None:
-            self._through = getattr(_library(request), kind)()
-        return self._through
+    def _pass(self, request: Any, handle: str, client: str) -> Any:
+        """Send *request* straight through; what returns is to be awaited if the client is asynchronous."""
+        if self._through is not None:
+            return getattr(self._through, handle)(request)
+        if self._client is None:
+            # Not a transport: a client alone knows the proxies that the environment names.
+            self._client = getattr(_library(request), client)()
+        return self._client.send(request, stream=True)
 
     def _ask(self, request: Any, body: bytes) -> Ask:
         """Read *request*, and let it share what it has in common with those before it: of 50,000, that saves a sixth of the memory."""
@@ -58,7 +62,8 @@ class _Transport:
             known = self._known[like] = (request.url, request.headers.copy(), lower)
         request.url, headers, told = known
         request.headers = headers.copy()  # whoever changes it later changes no other's
-        return Ask(url=str(request.url).partition("?")[0], headers=told, body=body)
+        url = request.url.copy_with(userinfo=b"")  # a password in it has become a header, and stays out of the file
+        return Ask(url=str(url).partition("?")[0], headers=told, body=body)
 
 
 class BatchTransport(_Transport, _Blocking):
@@ -68,7 +73,7 @@ class BatchTransport(_Transport, _Blocking):
 
     Args:
         queue: a `BatchQueue`, which several transports may share and which its owner closes; or the path of its file.
-        through: the transport of the same library for all that is no row of a batch; its usual one if None.
+        through: the transport of the same library for all that is no row of a batch; a usual client if None.
     """
 
     def handle_request(self, request: Any) -> Any:
@@ -86,7 +91,7 @@ class BatchTransport(_Transport, _Blocking):
             if answered is not None:
                 self._queue.took(answered)
                 return _response(request, answered.reply)
-        return self._pass(request, "HTTPTransport").handle_request(request)
+        return self._pass(request, "handle_request", "Client")
 
     def close(self) -> None:
         """Close what is the transport's own."""
@@ -101,8 +106,8 @@ class BatchTransport(_Transport, _Blocking):
     def _close(self, *, finished: bool) -> None:
         if self._own:
             self._queue.close(finished=finished)
-        if self._through is not None:
-            self._through.close()
+        for ours in filter(None, (self._through, self._client)):
+            ours.close()
 
 
 class AsyncBatchTransport(_Transport, _NotBlocking):
@@ -112,7 +117,7 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
 
     Args:
         queue: a `BatchQueue`, which several transports may share and which its owner closes; or the path of its file.
-        through: the transport of the same library for all that is no row of a batch; its usual one if None.
+        through: the transport of the same library for all that is no row of a batch; a usual client if None.
     """
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -132,7 +137,7 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
             if answered is not None:
                 self._queue.took(answered)
                 return _response(request, answered.reply)
-        return await self._pass(request, "AsyncHTTPTransport").handle_async_request(request)
+        return await self._pass(request, "handle_async_request", "AsyncClient")
 
     async def aclose(self) -> None:
         """Close what is the transport's own."""
@@ -147,15 +152,14 @@ class AsyncBatchTransport(_Transport, _NotBlocking):
     async def _close(self, *, finished: bool) -> None:
         if self._own:
             await asyncio.to_thread(self._queue.close, finished=finished)
-        if self._through is not None:
-            await self._through.aclose()
+        for ours in filter(None, (self._through, self._client)):
+            await ours.aclose()
 
 
 def _tell(
     loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Answered | None]", answered: Answered | None
 ) -> None:
-    with suppress(RuntimeError):  # a loop that was closed over it: nobody waits any more
-        loop.call_soon_threadsafe(_settle, future, answered)
+    loop.call_soon_threadsafe(_settle, future, answered)
 
 
 def _settle(future: "asyncio.Future[Answered | None]", answered: Answered | None) -> None:

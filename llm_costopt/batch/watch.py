@@ -17,7 +17,7 @@ class Pace:
     lease: float
     """How long a job stays with a program that gives no sign of life."""
     settle: float
-    """After which a batch that is not to be found was surely never made."""
+    """After which a batch that is not to be found was surely never made, or is gone."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -42,6 +42,9 @@ class Watch:
     """Whether it was refused since too much was queued."""
     delay: float = 0.0
     misses: int = 0
+    """How often the provider did not know it, one look after the other."""
+    missing: float = 0.0
+    """Since when."""
     lags: int = 0
 
     def wait(self, now: float, pace: Pace, *, at_least: float = 0.0) -> None:

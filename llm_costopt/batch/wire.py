@@ -11,6 +11,8 @@ from llm_costopt.errors import MissingExtraError
 
 _CHUNK = 1 << 16
 
+_A_DAY = 86400.0
+
 _TIMEOUT = 60.0
 """Seconds without a byte after which a call counts as lost; well below the lease of a job."""
 
@@ -21,7 +23,7 @@ class Ask:
 
     url: str
     """Without the query."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """By lower-case name."""
     body: bytes
     """As the SDK wrote it."""
@@ -48,11 +50,12 @@ class RefusedError(Exception):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the provider asked to wait."""
+        """Seconds that the provider asked to wait; None if it said none, or what no provider means."""
         try:
-            return float(self.reply.headers["retry-after"])
+            asked = float(self.reply.headers["retry-after"])
         except (KeyError, ValueError):
             return None
+        return asked if 0 <= asked <= _A_DAY else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +67,7 @@ class Http:
 
     client: Any
     """An `httpx.Client` or `httpx2.Client`."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     """Sent with every call: the key, the version."""
     alive: Callable[[], None]
     """Is called while a long body is sent."""
@@ -92,7 +95,7 @@ class Http:
         for line in self._lines(url):
             try:
                 found = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(found, dict):
                 yield found
@@ -123,7 +126,7 @@ class Http:
         if not isinstance(found, dict):
             raise ConnectionError(f"no JSON object came back from {url}")
         # Some servers answer for a batch that is gone with status 200 and an error.
-        if isinstance(found.get("error"), dict) and "id" not in found:
+        if found.get("error") and "id" not in found:
             raise RefusedError(Reply(status=404, body=response.content))
         return found
 
@@ -131,14 +134,32 @@ class Http:
         return {**self.headers, "content-type": "application/json"}
 
 
+def name_of(found: Mapping[str, Any]) -> str:
+    """Read the provider's name for what it speaks of; ConnectionError if it says none."""
+    if found.get("id") is None:
+        raise ConnectionError("the provider's answer names nothing")
+    return str(found["id"])
+
+
 def _translate(problem: Exception) -> NoReturn:
-    # Both libraries call it TransportError and share no class.
-    if any(kind.__name__ == "TransportError" for kind in type(problem).__mro__):
+    # Both libraries call them so and share no class.
+    if type(problem).__name__ == "UnsupportedProtocol" or "Illegal header" in str(problem):
+        # No patience mends that. Without its message, which may quote the key, for a line break at its end.
+        told = b"the request cannot be sent: look at the base URL, and for line breaks in the key"
+        raise RefusedError(Reply(status=400, body=told)) from None
+    if any(kind.__name__ in {"TransportError", "DecodingError"} for kind in type(problem).__mro__):
         raise ConnectionError(f"{type(problem).__name__}: {problem}") from problem
     raise problem
 
 
 def _check(response: Any) -> None:
+    if 300 <= response.status_code < 400:
+        # An empty body, which would pass for results without a single row: all would be paid again.
+        told = (
+            f"the provider sends this call elsewhere (HTTP {response.status_code}): give the base URL that it leads to, "
+            f"or BatchQueue(client=) one that follows redirects"
+        )
+        raise RefusedError(Reply(status=400, body=told.encode()))
     if response.status_code >= 400:
         headers = {name.lower(): value for name, value in response.headers.items()}
         raise RefusedError(Reply(status=response.status_code, body=response.read(), headers=headers))

@@ -113,17 +113,22 @@ class Worker:
         try:
             remote = backend.create(self._http(lane), lane, job, uploaded, file)
         except ConnectionError as problem:
-            log.warning("Nobody knows whether batch %s was made; it is looked for: %s", job, problem)
+            self._unsure(job, problem)
             return None
         except RefusedError as problem:
             if problem.reply.status >= 500:
-                log.warning("Nobody knows whether batch %s was made; it is looked for: %s", job, problem)
+                self._unsure(job, problem)
                 return None
             back = self._refused(job, backend, problem, file)
             self._discard(lane, uploaded)
             return back
         self._advance(job, state="running", remote=remote.id, status=remote.status)
         return None
+
+    def _unsure(self, job: str, problem: Exception) -> None:
+        log.warning("Nobody knows whether batch %s was made; it is looked for: %s", job, problem)
+        # It has the time to settle from now on: the call itself may have taken as long.
+        self._advance(job, at=self._clock())
 
     def _refused(self, job: str, backend: BatchBackend, problem: RefusedError, file: IO[bytes]) -> Back | None:
         """Store that nothing was made of *job*; says so if that may change."""
@@ -209,8 +214,11 @@ class Worker:
     def _look_refused(self, job: Job, watch: Watch, problem: RefusedError) -> None:
         status = problem.reply.status
         gone = status in {404, 410} and job.remote is not None
-        watch.misses += gone
-        if watch.misses >= _MISSES:
+        if gone:
+            watch.missing = watch.missing if watch.misses else self._clock()
+            watch.misses += 1
+        # A gateway that is being set up anew says the same for some seconds, and what is lost was paid.
+        if watch.misses >= _MISSES and self._clock() > watch.missing + self._pace.settle:
             self._finish(job, "lost", [], str(problem), watch)
         elif status >= 500 or status in _PASSING or gone:
             log.warning("Asking for batch %s failed, it is tried again: %s", job.id, problem)
@@ -243,6 +251,7 @@ class Worker:
     def _end(self, job: Job, remote: Remote, left: list[str], watch: Watch) -> None:
         failure = remote.failure
         if failure and failure.too_much:
+            log.warning("The provider takes no more for now, batch %s goes later: %s", job.id, failure.message)
             watch.ended = watch.too_much = True
             self._store.reopen(job.id)
             self._discard(watch.lane, job.uploaded)

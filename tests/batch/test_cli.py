@@ -169,6 +169,16 @@ async def test_a_missing_key_is_said(
     assert "set OPENAI_API_KEY: the file holds no keys" in str(run("collect").exception)
 
 
+async def test_no_id_is_no_job(tmp_path: Path, soon: dict[str, Any], run: Run) -> None:
+    """An empty id, as of a shell's variable that is not set, does not cancel the only job that there is."""
+    with Provider(in_progress) as provider:
+        await leave(tmp_path, soon, provider)
+        failed = await asyncio.to_thread(run, "cancel", "")
+
+    assert "'' is the beginning of 0 jobs' ids" in str(failed.exception)
+    assert not provider.batches[0].cancelled
+
+
 @pytest.mark.parametrize("command", ["collect", "wait"])
 async def test_rows_are_booked_once(tmp_path: Path, soon: dict[str, Any], ask: Ask, run: Run, command: str) -> None:
     """With `--ledger`, rows are booked at the batch price, and not again by the shell or by the program that takes them."""

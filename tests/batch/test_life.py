@@ -1,8 +1,11 @@
 """The life of a queue: programs that are killed, closed, cancelled, started again, forked, or two at once."""
 
 import asyncio
+import gc
 import os
 import random
+import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,10 +18,11 @@ from typing import Any
 import httpx
 import pytest
 
+from llm_costopt import Ledger
 from llm_costopt.batch.queue import BatchQueue
 from llm_costopt.batch.runs import failed
 from llm_costopt.batch.transport import AsyncBatchTransport, BatchTransport
-from tests.batch.conftest import Ask, until
+from tests.batch.conftest import Ask, rest, until
 from tests.batch_provider import Batch, Provider, Told, all_ok, ok
 
 PROGRAM = Path(__file__).parents[1] / "batch_program.py"
@@ -152,6 +156,29 @@ def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, e
     assert provider.paid() == {"q": paid}
 
 
+def test_a_queue_that_closes_takes_nothing_from_another_of_its_program(tmp_path: Path) -> None:
+    """Of two queues of one program on one file, the end of the first leaves what the second waits for to that one."""
+    with Provider(lambda batch: all_ok(batch) if batch.looks > 5 else in_progress(batch)) as provider:
+        code = (
+            "import httpx, threading\n"
+            "from llm_costopt.batch.queue import BatchQueue\n"
+            "from llm_costopt.batch.transport import BatchTransport\n"
+            f"one, two = (BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05)) for _ in range(2))\n"
+            "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+            "http = httpx.Client(transport=BatchTransport(two))\n"
+            f"ask = threading.Thread(target=http.post, args=['{provider.url}/v1/chat/completions'], kwargs={{'json': body}})\n"
+            "ask.start()\n"
+            "while ask.is_alive() and not two.stats().jobs.get('running'): pass\n"
+            "one.close()\n"
+            "ask.join()\n"
+        )
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+    assert provider.paid() == {"q": 2}
+
+
 def test_a_file_that_was_deleted_is_not_made_anew(tmp_path: Path) -> None:
     """A program that deletes the file before it ends leaves none behind, and ends without a word."""
     code = (
@@ -191,6 +218,19 @@ async def test_what_was_given_out_long_ago_is_not_given_out_again(
 
 def _time_plus(ahead: float) -> float:
     return time.time() + ahead
+
+
+async def test_a_program_that_never_ends_keeps_nothing_for_ever(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Rows that nobody can ask for any more are deleted while the queue lives, too."""
+    ahead = 0.0
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon, clock=clock) as queue:
+        await ask(queue, provider, "old", "older")
+        ahead = 31 * 86400.0
+        await ask(queue, provider, "new")
+        await rest()
+
+        assert queue.stats().rows == {"succeeded": 1}
 
 
 async def test_errors_are_not_given_out_twice(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
@@ -442,6 +482,24 @@ def test_it_works_in_a_forked_child(queue: BatchQueue) -> None:
     assert provider.paid() == {"q": 2}
 
 
+def _written(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir())
+
+
+async def test_the_file_holds_no_password_of_a_base_url(tmp_path: Path, queue: BatchQueue) -> None:
+    """A password in the base URL travels as a header, as ever, and is not written."""
+    with Provider() as provider:
+        url = provider.url.replace("http://", "http://user:pa55word@")
+        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+            body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+            reply = await http.post(f"{url}/v1/chat/completions", json=body)
+    queue.close()
+
+    assert reply.status_code == 200
+    assert all(headers["authorization"].startswith("Basic ") for headers in provider.headers)
+    assert b"pa55word" not in _written(tmp_path)
+
+
 async def test_the_file_is_private_and_holds_no_key(tmp_path: Path, queue: BatchQueue, ask: Ask) -> None:
     """Nobody else can read the file; the key is not in it, and neither is a prompt that has its answer."""
     with Provider() as provider:
@@ -464,10 +522,27 @@ async def test_a_closed_queue_says_so(queue: BatchQueue, ask: Ask) -> None:
         await ask(queue, provider, "q")
 
 
-@pytest.mark.parametrize("options", [{"on_close": "leave"}, {"poll": (0, 1)}, {"poll": (2, 1)}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_close": "leave"},
+        *({"poll": poll} for poll in ((0, 1), (2, 1), 5, (1,), ("1", "2"), (1, float("nan")))),
+        *(
+            {name: wrong}
+            for name in ("deadline", "gather", "max_wait", "resume", "settle", "retries")
+            for wrong in (-1, "2")
+        ),
+        *({"gather": wrong} for wrong in (float("nan"), None, True)),
+        {"max_wait": float("inf")},
+        *({"lease": wrong} for wrong in (0, "120")),
+        *({"job": wrong} for wrong in ("", 5)),
+        {"on_record": Ledger()},
+        {"prices": {"gpt-4o": 1}},
+    ],
+)
 def test_options_are_checked(options: dict[str, Any]) -> None:
-    """A wrong option is refused with what it may be."""
-    with pytest.raises(ValueError, match="must be"):
+    """A wrong option is refused at once with what it may be: found later, it would leave callers waiting for ever."""
+    with pytest.raises((ValueError, TypeError), match="must be"):
         BatchQueue(None, **options)
 
 
@@ -481,6 +556,201 @@ async def test_a_file_that_cannot_be_written_is_an_error_for_the_caller(queue: B
     assert reply.status_code == 503
     assert "cannot write its file" in reply.json()["error"]["message"]
     assert provider.calls == []
+
+
+def test_a_file_that_is_gone_is_an_error_for_the_caller(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """Where the file cannot be opened again after a fork, callers are told so, and closing the queue raises nothing."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    with Provider() as provider, BatchQueue(folder / "jobs.db", **soon) as queue:
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        shutil.rmtree(folder)
+        reply = asyncio.run(_post(queue, provider))
+
+    assert reply.status_code == 503
+    assert "cannot open the job store" in reply.json()["error"]["message"]
+
+
+async def test_a_file_that_was_damaged_is_an_error_for_who_waits(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """When the file cannot be read any more, nobody waits for what it held: callers are told why."""
+    with Provider(in_progress) as provider, BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        task = await _start_asking(queue, provider)
+        _spoil(tmp_path)
+        reply = await task
+    failed(tmp_path / "jobs.db")
+
+    assert reply.status_code == 503
+    assert "is damaged" in reply.json()["error"]["message"]
+
+
+def _spoil(folder: Path) -> None:
+    for file in (folder / "jobs.db", folder / "jobs.db-wal"):
+        file.write_bytes(b"\xff" * file.stat().st_size)
+    if (child := os.fork()) == 0:  # a fork closes the file, which is read anew at the next use
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+async def test_a_full_disk_takes_no_answer_away(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nothing more can be noted, who waits is answered all the same, and closing the queue is a line in the log."""
+    script = lambda batch: all_ok(batch) if batch.looks > 3 else in_progress(batch)  # noqa: E731
+    with Provider(script) as provider, BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        waits = asyncio.create_task(_start_and_wait(queue, provider))
+        await ask(queue, provider, "first")
+        other = sqlite3.connect(tmp_path / "jobs.db")
+        other.execute("CREATE TRIGGER a BEFORE UPDATE OF delivered ON rows BEGIN SELECT raise(FAIL, 'full'); END")
+        other.execute("CREATE TRIGGER b BEFORE DELETE ON claims BEGIN SELECT raise(FAIL, 'full'); END")
+        replies = [await waits, *await ask(queue, provider, "second")]
+    other.execute("DROP TRIGGER a")
+    other.execute("DROP TRIGGER b")
+    other.close()
+
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert "cannot note in its file" in caplog.text
+
+
+async def _start_and_wait(queue: BatchQueue, provider: Provider) -> httpx.Response:
+    return await (await _start_asking(queue, provider))
+
+
+def test_a_thread_that_cannot_start_fails_one_caller_alone(queue: BatchQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no thread is to be had, its caller is told, and the next one tries again."""
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "llm-costopt-batch":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with Provider() as provider:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="can't start"):
+            asyncio.run(_post(queue, provider))
+        monkeypatch.undo()
+        reply = asyncio.run(_post(queue, provider))
+
+    assert reply.status_code == 200
+
+
+async def test_a_deadline_is_for_its_own_caller(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """A caller that left before its row was sent leaves no deadline behind for the next, whose row has the same number."""
+    ahead = 0.0
+    slow = soon | {"gather": 3600.0, "max_wait": 3600.0}
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **slow, deadline=1000, clock=clock) as queue:
+        gone = asyncio.create_task(_post(queue, provider))
+        await until(lambda: queue.stats().rows)
+        gone.cancel()
+        await until(lambda: not queue.stats().rows)
+        ahead = 900.0
+        asked = asyncio.create_task(_post(queue, provider))
+        await until(lambda: queue.stats().rows)
+        ahead = 1100.0
+        other = asyncio.create_task(ask_other(queue, provider))  # its coming makes the queue look at the clock
+        await until(lambda: queue.stats().rows == {"queued": 2})
+        early = list(provider.real_time)
+        ahead = 3000.0
+        third = asyncio.create_task(ask_other(queue, provider))
+        await asyncio.gather(asked, other)
+        third.cancel()
+
+    assert early == []
+    assert len(provider.real_time) == 2
+
+
+async def ask_other(queue: BatchQueue, provider: Provider) -> httpx.Response:
+    """Ask what nobody else asks."""
+    async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+        body = {"model": "m", "messages": [{"role": "user", "content": "other"}]}
+        return await http.post(f"{provider.url}/v1/chat/completions", json=body)
+
+
+async def test_what_is_given_while_the_queue_closes_counts_as_given(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """A loop that closing with `wait` holds up hears of its answers afterwards, and the next run gets new ones."""
+    script = lambda batch: all_ok(batch) if batch.looks > 3 else in_progress(batch)  # noqa: E731
+    with Provider(script) as provider:
+        for _ in range(2):
+            with BatchQueue(tmp_path / "jobs.db", **soon, on_close="wait") as queue:
+                task = await _start_asking(queue, provider)
+            assert (await task).status_code == 200
+
+    assert provider.paid() == {"q": 2}
+
+
+def test_a_queue_that_is_let_go_by_its_own_thread_closes(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """The garbage collector may find a forgotten queue in the thread of that queue: it ends, and its file is in order."""
+    dropped = threading.Event()
+    unraisable: list[object] = []
+
+    def on_record(_: object) -> None:
+        dropped.wait()
+        gc.collect()
+
+    with Provider() as provider, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", unraisable.append)
+        queue: Any = BatchQueue(tmp_path / "jobs.db", **soon, on_record=on_record)
+        queue.itself = queue
+        asyncio.run(_post(queue, provider))
+        thread = next(thread for thread in threading.enumerate() if thread.name == "llm-costopt-batch")
+        del queue
+        dropped.set()
+        thread.join()
+
+    store = sqlite3.connect(tmp_path / "jobs.db")
+    assert store.execute("SELECT owner FROM jobs").fetchall() == [(None,)]
+    assert store.execute("SELECT delivered IS NULL FROM rows").fetchall() == [(0,)]
+    store.close()
+    assert unraisable == []
+
+
+def test_a_forgotten_queue_is_not_waited_for_in_the_middle_of_something(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """The garbage collector may find it where its thread waits for a lock of the one that collects: both go on."""
+    lock = threading.Lock()
+    telling = threading.Event()
+
+    def on_record(_: object) -> None:
+        telling.set()
+        with lock:
+            pass
+
+    with Provider() as provider:
+        queue: Any = BatchQueue(tmp_path / "jobs.db", **soon, on_record=on_record)
+        queue.itself = queue
+        with lock:
+            asyncio.run(_post(queue, provider))
+            telling.wait()
+            thread = next(thread for thread in threading.enumerate() if thread.name == "llm-costopt-batch")
+            del queue
+            gc.collect()
+        thread.join()
+
+    store = sqlite3.connect(tmp_path / "jobs.db")
+    assert store.execute("SELECT delivered IS NULL FROM rows").fetchall() == [(0,)]
+    store.close()
+
+
+def test_a_queue_that_is_let_go_just_before_the_end_notes_what_was_given(tmp_path: Path) -> None:
+    """The end of the interpreter waits for what a forgotten queue has to note, so that the next run gets new answers."""
+    with Provider() as provider:
+        code = (
+            "import gc, httpx\n"
+            "from llm_costopt.batch.queue import BatchQueue\n"
+            "from llm_costopt.batch.transport import BatchTransport\n"
+            f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05))\n"
+            "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+            f"httpx.Client(transport=BatchTransport(queue)).post('{provider.url}/v1/chat/completions', json=body)\n"
+            "del queue\n"
+            "gc.collect()\n"
+        )
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+    assert provider.paid() == {"q": 2}
 
 
 def test_a_missing_http_library_names_the_install_line() -> None:

@@ -1,9 +1,12 @@
 """What whoever counts the money is told of rows: each once, at the batch price, even across a crash."""
 
 import asyncio
+import os
 import sqlite3
+import threading
 import time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import pytest
 
 from llm_costopt import Ledger, Prices, cache_scope, endpoint
 from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.runs import failed
 from llm_costopt.types import CallRecord, Saved, Usage
 from tests.batch.conftest import Ask, rest, until
-from tests.batch_provider import Batch, Provider, Told, chat, message, ok, result
+from tests.batch_provider import Batch, Provider, Told, all_ok, chat, message, ok, result
 
 HALF = Decimal("0.0001050")
 """1,000 tokens in and 100 out of gpt-4o-mini, 0.15 and 0.60 dollars a million, at half the price."""
@@ -67,6 +71,55 @@ async def test_a_row_is_told_once_across_a_crash(tmp_path: Path, soon: dict[str,
     assert len(ledger.records()) == 1
 
 
+async def test_of_two_programs_one_tells(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """Of rows that two programs share, the one that collects them tells, and the other one does not tell again meanwhile."""
+    told: list[CallRecord] = []
+    both = threading.Event()
+
+    def slowly(record: CallRecord) -> None:
+        told.append(record)
+        both.wait()
+
+    script = lambda batch: all_ok(batch) if batch.looks > 5 else Told(status="in_progress")  # noqa: E731
+    with Provider(script) as provider:
+        one = BatchQueue(tmp_path / "jobs.db", **(soon | {"lease": 60.0}), on_record=slowly)
+        failed(tmp_path / "jobs.db")  # the other one is another program
+        two = BatchQueue(tmp_path / "jobs.db", **(soon | {"lease": 60.0}), on_record=slowly)
+        await asyncio.gather(ask(one, provider, "a", "b"), ask(two, provider, "a", "b"))
+        await until(lambda: sum(thread.name == "llm-costopt-batch" for thread in threading.enumerate()) < 2)
+        both.set()
+        await rest()
+        one.close()
+        two.close()
+
+    assert len({record.id for record in told}) == 2
+    assert len(told) == 2
+
+
+def test_a_row_that_a_dying_program_was_telling_of_is_told_again(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask
+) -> None:
+    """Nobody knows whether whoever died while telling had told: it is told again by who comes a minute later, once."""
+    told: list[CallRecord] = []
+    with Provider() as provider:
+        if (child := os.fork()) == 0:
+            queue = BatchQueue(tmp_path / "jobs.db", **soon, on_record=lambda _: os._exit(0))
+            asyncio.run(ask(queue, provider, "q"))
+            threading.Event().wait()
+        os.waitpid(child, 0)
+        for ahead in (0.0, 61.0, 122.0):
+            clock = partial(_time_plus, ahead)
+            with BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append, clock=clock) as again:
+                asyncio.run(ask(again, provider, f"other {ahead}"))
+
+    assert len(told) == 4
+    assert len({record.id for record in told}) == 4
+
+
+def _time_plus(ahead: float) -> float:
+    return time.time() + ahead
+
+
 async def test_a_file_in_which_nothing_can_be_noted_stops_nobody(
     tmp_path: Path, soon: dict[str, Any], ask: Ask
 ) -> None:
@@ -81,6 +134,26 @@ async def test_a_file_in_which_nothing_can_be_noted_stops_nobody(
 
         assert [reply.status_code for reply in first + again] == [200, 200]
         assert queue.stats().failures > 0
+
+
+@pytest.mark.parametrize(
+    "usage",
+    ["text", {"prompt_tokens": "12"}, {"prompt_tokens": 5, "prompt_tokens_details": "x"}, {"prompt_tokens": -1}],
+)
+async def test_usage_that_makes_no_sense_is_unpriced(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, usage: Any
+) -> None:
+    """A row whose tokens are no counts is told of, with no usage and no cost."""
+    told: list[CallRecord] = []
+    script = lambda batch: Told(output=[ok(row, {**chat(row), "usage": usage}) for row in batch.rows])  # noqa: E731
+    with (
+        Provider(script) as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append, prices=Prices()) as queue,
+    ):
+        await ask(queue, provider, "q")
+        queue.close()
+
+    assert [(record.usage, record.cost) for record in told] == [(None, None)]
 
 
 @pytest.mark.parametrize("prices", [None, lambda *_, **__: None])
@@ -187,6 +260,18 @@ async def test_rows_tell_whom_they_serve(tmp_path: Path, soon: dict[str, Any], a
     served = sorted((str(record.endpoint), str(record.tenant)) for record in ledger.records())
 
     assert served == [("None", "None"), ("POST /ask", "acme"), ("POST /ask", "acme"), ("POST /sum", "None")]
+
+
+async def test_half_a_character_loses_no_row(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """What UTF-8 cannot hold, as the half of a cut emoji, becomes a question mark."""
+    told: list[CallRecord] = []
+    with Provider() as provider, BatchQueue(tmp_path / "jobs.db", **soon, on_record=told.append) as queue:
+        with endpoint("GET /\ud83d"):
+            (reply,) = await ask(queue, provider, "q")
+        queue.close()
+
+    assert reply.status_code == 200
+    assert [record.endpoint for record in told] == ["GET /?"]
 
 
 async def test_a_row_tells_after_a_restart_whom_it_serves(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:

@@ -1,20 +1,26 @@
 """What becomes of rows: every one is answered, stored or sent again, whatever the provider says."""
 
 import asyncio
+import json
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 
 from llm_costopt.batch.backend import Lane
 from llm_costopt.batch.queue import BatchQueue
+from llm_costopt.batch.transport import AsyncBatchTransport
 from llm_costopt.batch.watch import Pace, Watch
+from llm_costopt.batch.wire import Ask as Ask_
+from llm_costopt.batch.wire import Http
 from tests.batch.conftest import Ask, rest, until
-from tests.batch_provider import Batch, Json, Provider, Told, ok, result
+from tests.batch_provider import Batch, Json, Provider, Reply, Told, message, ok, result
 
 
 def words(reply: Any) -> str:
@@ -198,14 +204,14 @@ async def test_an_unknown_status_is_no_end(queue: BatchQueue, ask: Ask, status: 
     assert words(reply) == "re: q"
 
 
-@pytest.mark.parametrize("fault", ["gone", 404])
+@pytest.mark.parametrize("fault", ["gone", "gone, in words", 404])
 async def test_a_vanished_batch_is_not_waited_for(queue: BatchQueue, ask: Ask, fault: str | int) -> None:
     """A batch that the provider no longer knows, with a 404 or an error under status 200, ends in an error for each row."""
 
     def intercept(method: str, path: str, _: int) -> int | None:
         return 404 if fault == 404 and method == "GET" and "/batches/" in path else None
 
-    with Provider(lambda _: Told(status="gone"), intercept) as provider:
+    with Provider(lambda _: Told(status=str(fault)), intercept) as provider:
         (reply,) = await ask(queue, provider, "q")
 
     assert reply.status_code == 502
@@ -213,13 +219,16 @@ async def test_a_vanished_batch_is_not_waited_for(queue: BatchQueue, ask: Ask, f
     assert queue.stats().rows == {"lost": 1}
 
 
-async def test_a_batch_that_is_not_seen_at_once_is_not_lost(queue: BatchQueue, ask: Ask) -> None:
-    """A 404 right after a batch was made is waited out."""
+async def test_a_batch_that_is_not_seen_for_a_while_is_not_lost(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
+    """404s right after a batch was made, or while a gateway is set up anew, are waited out: its rows are paid."""
 
     def intercept(method: str, path: str, nth: int) -> int | None:
-        return 404 if method == "GET" and "/batches/" in path and nth < 3 else None
+        return 404 if method == "GET" and "/batches/" in path and nth < 6 else None
 
-    with Provider(intercept=intercept) as provider:
+    with (
+        Provider(intercept=intercept) as provider,
+        BatchQueue(tmp_path / "jobs.db", **(soon | {"settle": 60.0})) as queue,
+    ):
         (reply,) = await ask(queue, provider, "q")
 
     assert words(reply) == "re: q"
@@ -248,8 +257,10 @@ async def test_a_batch_refused_as_a_whole_fails_everybody(queue: BatchQueue, ask
     assert len(provider.batches) == 1
 
 
-async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
-    """A batch refused for the limit of queued tokens is halved until it fits, and no row is lost or failed."""
+async def test_too_much_at_once_is_held_back(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch refused for the limit of queued tokens is halved until it fits, no row is lost or failed, and a log says so."""
     errors = {"data": [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]}
 
     def script(batch: Batch) -> Told:
@@ -262,6 +273,7 @@ async def test_too_much_at_once_is_held_back(tmp_path: Path, soon: dict[str, Any
 
     assert [words(reply) for reply in replies] == [f"re: q{n}" for n in range(8)]
     assert [len(batch.rows) for batch in provider.batches] == [8, 4, 4, 2, 2, 2, 2]
+    assert "Enqueued token limit reached" in caplog.text
 
 
 async def test_what_was_held_back_goes_when_another_job_ends(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
@@ -334,6 +346,64 @@ async def test_a_wrong_key_fails_everybody_at_once(queue: BatchQueue, ask: Ask) 
     assert provider.count("POST", "/v1/files") == 1
 
 
+async def test_what_can_never_be_sent_fails_at_once_and_no_log_quotes_the_key(
+    queue: BatchQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key that was read with the line break after it, or a base URL without `https://`, is an error and not waited out."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "q"}]}
+    with Provider() as provider:
+        async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+            replies = await asyncio.gather(
+                *(
+                    http.post(f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+                    for url, key in ((provider.url, "sk-secret\n"), ("ftp://127.0.0.1", "sk-1"))
+                )
+            )
+
+    assert [reply.status_code for reply in replies] == [400, 400]
+    assert all("line breaks in the key" in reply.json()["error"]["message"] for reply in replies)
+    assert "sk-secret" not in caplog.text + str(queue._store.jobs())
+
+
+def test_what_holds_a_key_does_not_show_it() -> None:
+    """Neither a request nor the calls for a batch have the key in their `repr`, which error trackers keep."""
+    headers = {"authorization": "Bearer sk-secret"}
+    ask = Ask_(url="http://a", headers=headers, body=b"{}")
+    http = Http(client=None, headers=headers, alive=lambda: None)
+
+    assert "sk-secret" not in repr([ask, http])
+
+
+async def test_a_redirect_is_no_empty_result(queue: BatchQueue, ask: Ask) -> None:
+    """Where results are said to be elsewhere, callers are told, and nothing is sent or paid again."""
+
+    class Elsewhere(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            reply = super().answer(method, path, body)
+            return (307, b"", {"location": "/elsewhere"}) if path.endswith("/content") else reply
+
+    with Elsewhere() as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert (reply.status_code, "follows redirects" in reply.text) == (400, True)
+    assert provider.paid() == {"q": 1}
+
+
+async def test_an_upload_without_a_name_is_tried_again(queue: BatchQueue, ask: Ask) -> None:
+    """When what comes back for an upload or a batch is none, it is uploaded again, or looked for, and paid once."""
+
+    class Nameless(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            reply = super().answer(method, path, body)
+            return (200, b"{}", {}) if method == "POST" and self.count(method, path) == 1 else reply
+
+    with Nameless() as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert words(reply) == "re: q"
+    assert provider.paid() == {"q": 1}
+
+
 async def test_a_key_that_expires_leaves_the_job_for_a_better_one(queue: BatchQueue, ask: Ask) -> None:
     """A look that is refused for good fails the callers, and who asks again with a valid key gets the paid row."""
     intercept = lambda _m, path, nth: 403 if "/batches/" in path and nth == 1 else None  # noqa: E731
@@ -360,6 +430,22 @@ async def test_what_passes_is_waited_out(queue: BatchQueue, ask: Ask, fault: int
 
     assert [words(reply) for reply in replies] == ["re: one", "re: two"]
     assert max(provider.paid().values()) == 1
+
+
+@pytest.mark.parametrize("after", ["inf", "nan", "-1", "1e300", "Wed, 21 Oct 2099 07:28:00 GMT"])
+async def test_what_no_provider_means_is_not_waited_for(queue: BatchQueue, ask: Ask, after: str) -> None:
+    """A `Retry-After` that is no number of seconds within a day counts as none, before and after the batch is made."""
+
+    class Odd(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            reply = super().answer(method, path, body)
+            asked = (method, path) in {("POST", "/v1/files"), ("GET", "/v1/batches/batch_0")}
+            return (429, b"{}", {"retry-after": after}) if asked and self.count(method, path) == 1 else reply
+
+    with Odd() as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert words(reply) == "re: q"
 
 
 def test_looks_become_rarer() -> None:
@@ -407,6 +493,51 @@ async def test_a_create_that_timed_out_but_succeeded_is_found(queue: BatchQueue,
 
     assert [reply.status_code for reply in replies] == [200, 200]
     assert len(provider.batches) == 2
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_batch_that_is_listed_late_is_found(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, anthropic: bool
+) -> None:
+    """A call that took longer than a batch takes to settle leaves it the same time after it: nothing is paid twice."""
+    ahead = 0.0
+
+    class Late(Provider):
+        def answer(self, method: str, path: str, body: bytes) -> Reply | str:
+            nonlocal ahead
+            reply = super().answer(method, path, body)
+            if not path.partition("?")[0].endswith("/batches"):
+                return reply
+            if method == "POST":
+                ahead += 61.0
+                return "after"
+            return reply if self.count(method, path.partition("?")[0]) > 2 else (200, b'{"data": []}', {})
+
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with (
+        Late() as provider,
+        BatchQueue(tmp_path / "jobs.db", **(soon | {"settle": 60.0, "lease": 120.0}), clock=clock) as queue,
+    ):
+        (reply,) = await ask(queue, provider, "q", anthropic=anthropic)
+
+    assert reply.status_code == 200
+    assert provider.paid() == {"q": 1}
+
+
+@pytest.mark.parametrize("anthropic", [False, True])
+async def test_a_list_of_batches_without_an_end_is_left(queue: BatchQueue, ask: Ask, anthropic: bool) -> None:
+    """A server that gives the same page for ever is not asked for ever: the batch is made again, and the others go on."""
+
+    class Round(Provider):
+        def _list(self, _: str) -> Reply:
+            at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()) if anthropic else time.time()
+            return 200, json.dumps({"data": [{"id": "x", "created_at": at}], "has_more": True}).encode(), {}
+
+    lost = lambda method, path, nth: "drop" if method == "POST" and path.endswith("/batches") and nth == 1 else None  # noqa: E731
+    with Round(intercept=lost) as provider:
+        (reply,) = await ask(queue, provider, "q", anthropic=anthropic)
+
+    assert reply.status_code == 200
 
 
 @pytest.mark.parametrize("anthropic", [False, True])
@@ -469,6 +600,63 @@ async def test_anthropic_rows_fail_as_anthropic_says_it(
     assert failed.status_code == status
     assert failed.json()["type"] == "error"
     assert failed.json()["error"]["type"] == name
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "message"),
+    [
+        ({"response": "oops"}, 502, "cannot be read"),
+        ({"response": ["oops"]}, 502, "cannot be read"),
+        ({"response": {"status_code": "fine", "body": {}}}, 502, "cannot be read"),
+        ({"response": {"status_code": 200, "body": {"error": {"message": "inside"}}}}, 502, "inside"),
+        ({"response": None, "error": "in words"}, 500, "in words"),
+        ({"result": {"type": "errored", "error": "in words"}}, 500, "in words"),
+        ({"result": {"type": "errored", "error": {"error": "in words"}}}, 500, "in words"),
+        ({"result": {"type": "errored", "error": ["oops"]}}, 502, "cannot be read"),
+    ],
+)
+async def test_a_row_that_makes_no_sense_keeps_no_answer_back(
+    queue: BatchQueue, ask: Ask, said: Json, status: int, message: str
+) -> None:
+    """One row that cannot be read is an error for its own caller; all the others, paid as well, are given out."""
+    anthropic = "result" in said
+
+    def script(batch: Batch) -> Told:
+        good = result if anthropic else ok
+        rows = [
+            {"custom_id": r["custom_id"], **said} if "bad" in batch.asked[n] else good(r)
+            for n, r in enumerate(batch.rows)
+        ]
+        return Told(status="ended" if anthropic else "completed", output=rows)
+
+    with Provider(script) as provider:
+        bad, good = await ask(queue, provider, "bad", "good", anthropic=anthropic)
+
+    assert (bad.status_code, good.status_code) == (status, 200)
+    assert message in bad.text
+
+
+async def test_a_message_whose_usage_makes_no_sense_is_an_answer(queue: BatchQueue, ask: Ask) -> None:
+    """The answer is there whatever stands where its tokens should."""
+    script = lambda batch: Told(  # noqa: E731
+        status="ended", output=[result(r, message={**message(r), "usage": "many"}) for r in batch.rows]
+    )
+    with Provider(script) as provider:
+        (reply,) = await ask(queue, provider, "q", anthropic=True)
+
+    assert reply.json()["content"][0]["text"] == "re: q"
+
+
+@pytest.mark.parametrize("errors", ["text", ["text"], {"data": "text"}, {"data": ["text"]}])
+async def test_a_batch_refused_for_no_reason_that_can_be_read_fails_everybody(
+    queue: BatchQueue, ask: Ask, errors: Any
+) -> None:
+    """Whatever stands where the reasons should, callers are told that the batch was refused."""
+    script = lambda _: Told(status="failed", more={"errors": errors, "request_counts": "none"})  # noqa: E731
+    with Provider(script) as provider:
+        (reply,) = await ask(queue, provider, "q")
+
+    assert (reply.status_code, "refused the batch" in reply.text) == (400, True)
 
 
 async def test_anthropic_rows_that_expired_go_again(queue: BatchQueue, ask: Ask) -> None:
@@ -569,7 +757,7 @@ async def test_equal_requests_each_get_a_row(queue: BatchQueue, ask: Ask) -> Non
 async def test_a_broken_look_does_not_keep_others_waiting(queue: BatchQueue, ask: Ask) -> None:
     """An answer that no provider should give about one batch leaves the other to end."""
     script = lambda batch: (  # noqa: E731
-        Told(more={"request_counts": "nonsense"})
+        Told(more={"request_counts": {"completed": "many"}})
         if "bad" in batch.asked and batch.looks < 4
         else Told(output=[ok(row) for row in batch.rows])
     )

@@ -196,6 +196,22 @@ async def test_everything_else_passes_through(queue: BatchQueue, llmock: LLMock)
     assert queue.stats().rows == {}
 
 
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_what_passes_through_goes_by_the_proxy(
+    queue: BatchQueue, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxies of the environment hold for what is no row of a batch, as they do without us."""
+    url = "http://nowhere.invalid/v1/models"
+    with Provider() as provider:
+        monkeypatch.setenv("HTTP_PROXY", provider.url)
+        async with library.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
+            await http.get(url)
+        with library.Client(transport=BatchTransport(queue)) as http:
+            http.get(url)
+
+    assert provider.calls == [("GET", url), ("GET", url)]
+
+
 async def test_blocking_requests_pass_through(queue: BatchQueue, llmock: LLMock) -> None:
     """The blocking transport, too, lets embeddings pass."""
     with httpx2.Client(transport=BatchTransport(queue)) as http:

@@ -12,6 +12,7 @@ from llama_index.core.extractors import SummaryExtractor
 from llama_index.core.schema import TextNode
 
 from llamaindex_costopt import BatchingLLM
+from llm_costopt.endpoints import current_endpoint, endpoint
 from tests.llamaindex.echo import Echo
 
 SOON = 10.0
@@ -133,6 +134,60 @@ async def test_a_stream_holds_its_slot_until_it_ends() -> None:
     assert model.stats().in_flight == 0
     assert [c.delta async for c in await model.astream_complete("Hi")] == ["one", " two", " three"]
     assert model.stats().in_flight == 0
+
+
+class Eager(Echo):
+    """Ask as soon as a stream is wanted, as LlamaIndex's `Anthropic` does."""
+
+    def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        """Ask, and give the chunks."""
+        return iter(list(super().stream_chat(messages, **kwargs)))
+
+    async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        """Ask, and give the chunks."""
+        chunks = [chunk async for chunk in await super().astream_chat(messages, **kwargs)]
+
+        async def given() -> Any:
+            for chunk in chunks:
+                yield chunk
+
+        return given()
+
+
+async def test_a_model_that_asks_before_the_first_chunk_waits_for_its_slot_too() -> None:
+    """A stream asks nobody until it has a slot, and then in the context in which it was wanted."""
+    served: list[str | None] = []
+
+    async def note() -> None:
+        served.append(current_endpoint())
+
+    inner = Eager(wait=note)
+    model = BatchingLLM(inner, flush_interval=0, max_concurrent=1)
+    with endpoint("GET /"):
+        streams: list[Any] = [await model.astream_chat(_user(str(n))) for n in range(2)]
+    assert inner.seen == []
+    await anext(streams[0])
+    waits = asyncio.create_task(anext(streams[1]))
+    await asyncio.sleep(0)
+    assert len(inner.seen) == 1
+    await streams[0].aclose()
+    await waits
+    await streams[1].aclose()
+
+    assert len(inner.seen) == 2
+    assert served == ["GET /", "GET /"]
+
+
+def test_a_blocking_model_that_asks_before_the_first_chunk_waits_too() -> None:
+    """So does a blocking stream."""
+    inner = Eager()
+    model = BatchingLLM(inner, flush_interval=0, max_concurrent=1)
+    stream = model.stream_chat(_user())
+    assert inner.seen == []
+
+    assert next(stream).delta
+    assert model.stats().in_flight == 1
+    stream.close()
 
 
 def test_blocking_streams_hold_a_slot_too() -> None:
