@@ -129,14 +129,17 @@ def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
 def _elsewhere(asked: str, members: Sequence[Neighbour]) -> bool:
     """Tell whether what *members* confirm is something else than *asked*.
 
-    It is if all of them have a word that *asked* lacks: where some say `rent a boat` and others `rent a car`, that the
-    answer is the same says that it serves for a van too. It is if one of them asks another thing in the same
+    It is if *asked* has another word in place of one that all of them have: where some say `rent a boat` and others
+    `rent a car`, that the answer is the same says that it serves for a van too. It is if *asked* is one of them without
+    what all of them say: `open an account`, `open a joint account`. It is if one of them asks another thing in the same
     words, or the same but for an addition: `bake a cake`, `bake a vegan cake`.
     """
     words, theirs = places(sketch(asked).words), [places(_sketch(near).words) for near in members]
-    if not frozenset.intersection(*theirs) <= words:
+    shared = frozenset.intersection(*theirs)
+    own = words.difference(*theirs)
+    if not shared <= words and (own or any(words <= its <= words | shared for its in theirs)):
         return True
-    means_more = not words.difference(*theirs) <= _framing()
+    means_more = not own <= _framing()
     return any(
         its <= words and (_adds(asked, near.text) if means_more else its == words and _turned(asked, near.text))
         for its, near in zip(theirs, members, strict=True)

@@ -70,7 +70,7 @@ def test_what_stands_alone_must_pass_every_guard() -> None:
 
 
 def test_what_all_say_who_agree_may_not_be_missing() -> None:
-    """Three who book for June confirm nothing about July, or without June; where each names another month, the answer serves for any."""
+    """Three who book for June confirm nothing about July, or without June; where each names another month, or more, the answer serves for any."""
     june = [near(0.9 - n / 100, text=f"{word} a boat for june") for n, word in enumerate(["book", "rent", "get me"])]
     months = [near(0.9 - n / 100, text=f"book a boat for {month}") for n, month in enumerate(["june", "may", "march"])]
 
@@ -78,6 +78,10 @@ def test_what_all_say_who_agree_may_not_be_missing() -> None:
     assert candidate("book a boat for july", months) == 0
     assert candidate("book a boat", june) is None
     assert candidate("book a boat", months) == 0
+    crews = [
+        one._replace(text=f"{one.text} {more}") for one, more in zip(june, ["and crew", "in oslo", "now"], strict=True)
+    ]
+    assert candidate("book a boat", crews) == 0
 
 
 @pytest.mark.parametrize("asked", ["bake a vegan cake", "bake a cake for dogs", "Bake a cake on a grill?"])
