@@ -1,6 +1,6 @@
 """How long does it take to submit very many requests as one batch, and how much memory?
 
-    python benchmarks/batch_throughput.py [--requests 50000] [--runs 3] [--ways httpx sdk langchain langasync …]
+    python benchmarks/batch_throughput.py [--requests 50000] [--runs 3] [--ways httpx sdk langchain langasync …] [--json]
 
 Each way asks the same short questions in a process of its own, of the tests' scripted provider on loopback:
 `httpx` through the transport alone, `sdk` through `openai.AsyncOpenAI`, `langchain` through `use_batch_api(ChatOpenAI).abatch`,
@@ -140,8 +140,8 @@ async def by_langasync(url: str, file: str, requests: int, *, alone: bool) -> No
     assert results.results is not None
 
 
-def measure(way: str, requests: int) -> str:
-    """Run one way in a process of its own."""
+def measure(way: str, requests: int) -> dict[str, Any]:
+    """Run one way in a process of its own; seconds and megabytes."""
     with tempfile.TemporaryDirectory() as folder, Provider() as provider:
         provider.counts = {"total": 0, "completed": 0, "failed": 0}  # langasync needs them
         command = [sys.executable, __file__, "--child", way, provider.url, str(Path(folder, "jobs")), str(requests)]
@@ -154,14 +154,15 @@ def measure(way: str, requests: int) -> str:
             check=False,
         )
         if done.returncode:
-            return f"{way:16} failed: {done.stderr.strip().splitlines()[-1]}"
+            return {"way": way, "failed": done.stderr.strip().splitlines()[-1]}
         began, ended, peak, cpu = map(float, done.stdout.split()[-4:])
         rows = sum(len(batch.rows) for batch in provider.batches)
         submitted = max((batch.created - began for batch in provider.batches), default=0.0)
-        return (
-            f"{way:16} {rows} rows in {len(provider.batches)} batches, submitted after {submitted:.1f} s, answered after "
-            f"{ended - began:.1f} s, {cpu:.1f} s of CPU, peak {peak / 1024:.0f} MB; load {os.getloadavg()[0]:.1f}"
-        )
+        return {
+            "way": way, "rows": rows, "batches": len(provider.batches), "submitted_s": round(submitted, 1),
+            "answered_s": round(ended - began, 1), "cpu_s": round(cpu, 1), "peak_mb": round(peak / 1024),
+            "load": round(os.getloadavg()[0], 1),
+        }  # fmt: skip
 
 
 def main() -> None:
@@ -177,9 +178,11 @@ def main() -> None:
     options.add_argument("--requests", type=int, default=50_000)
     options.add_argument("--runs", type=int, default=1)
     options.add_argument("--ways", nargs="*", default=list(WAYS), choices=WAYS)
+    options.add_argument("--json", action="store_true", help="one object a line")
     wanted = options.parse_args()
     for way in wanted.ways * wanted.runs:
-        print(measure(way, wanted.requests), flush=True)
+        found = measure(way, wanted.requests)
+        print(json.dumps(found) if wanted.json else ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def particles(candidate: Candidate) -> str | None:
     asked, stored = frozenset(read(candidate.asked).words), frozenset(read(candidate.stored).words)
     here, there = asked - stored, stored - asked
     for alike in v.ALIKE:
-        mine, its = here & alike.keys(), there & alike.keys()
+        mine, its = [word for word in here if word in alike], [word for word in there if word in alike]
         if mine and its and all(alike[word].isdisjoint(its) for word in mine):
             return "particles"
     return None
