@@ -7,28 +7,15 @@ Similarity alone never decides. What a cache knows and a pair of questions does 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_costopt.cache import vocabulary as v
 from llm_costopt.cache.agree import names
-from llm_costopt.cache.guards import (
-    CERTAIN,
-    GUARDS,
-    Candidate,
-    Guard,
-    asks,
-    dates,
-    order,
-    particles,
-    persons,
-    refusal,
-    subjects,
-)
-from llm_costopt.cache.reading import Sketch, places, read, sketch, unpack
+from llm_costopt.cache.confirm import elsewhere
+from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, asks, dates, order, persons, refusal
+from llm_costopt.cache.reading import Sketch, places, sketch, unpack
 
 Evidence: TypeAlias = NDArray[np.float64]
 """One number for each of `FEATURES`."""
@@ -118,56 +105,14 @@ def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
         support[near.says] += math.exp(_SHARP * near.similarity)
     for says in sorted(support, key=support.__getitem__, reverse=True):
         members = [(n, near) for n, near in enumerate(heard) if near.says == says]
-        confirmed = len(members) >= WITNESSES and not _elsewhere(asked, [near for _, near in members])
+        confirmed = len(members) >= WITNESSES and not elsewhere(
+            asked, [(near.text, _sketch(near)) for _, near in members]
+        )
         guards = CERTAIN if confirmed else (*CERTAIN, *GUARDS)
         for n, near in members:
             if refusal(Candidate(asked=asked, stored=near.text, similarity=near.similarity), guards) is None:
                 return n
     return None
-
-
-def _elsewhere(asked: str, members: Sequence[Neighbour]) -> bool:
-    """Tell whether what *members* confirm is something else than *asked*.
-
-    It is if *asked* has another word in place of one that all of them have: where some say `rent a boat` and others
-    `rent a car`, that the answer is the same says that it serves for a van too. It is if *asked* is one of them without
-    what all of them say: `open an account`, `open a joint account`. It is if one of them asks another thing in the same
-    words, or the same but for an addition: `bake a cake`, `bake a vegan cake`.
-    """
-    words, theirs = places(sketch(asked).words), [places(_sketch(near).words) for near in members]
-    shared = frozenset.intersection(*theirs)
-    own = words.difference(*theirs)
-    if not shared <= words and (own or any(words <= its <= words | shared for its in theirs)):
-        return True
-    means_more = not own <= _framing()
-    return any(
-        its <= words and (_adds(asked, near.text) if means_more else its == words and _turned(asked, near.text))
-        for its, near in zip(theirs, members, strict=True)
-    )
-
-
-def _turned(asked: str, stored: str) -> bool:
-    """Tell whether two questions of the same words ask another thing: by a small word, by who is who, or by an exchange."""
-    pair = Candidate(asked=asked, stored=stored, similarity=1.0)
-    if particles(pair) or subjects(pair):
-        return True
-    here, there = read(asked).words, read(stored).words
-    if order(pair) is None or sorted(here) != sorted(there):
-        return False
-    apart = [n for n, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
-    return apart[-1] - apart[0] > 1  # `password reset` may stand for `reset password`
-
-
-def _adds(asked: str, stored: str) -> bool:
-    """Tell whether *asked* is *stored* with something put in at one place."""
-    longer, shorter = ([w.rstrip("?!.,") for w in text.casefold().split()] for text in (asked, stored))
-    start = next((n for n, (one, other) in enumerate(zip(longer, shorter, strict=False)) if one != other), len(shorter))
-    return longer[len(longer) - len(shorter) + start :] == shorter[start:]
-
-
-@cache
-def _framing() -> frozenset[int]:
-    return places(sketch(" ".join(v.FRAMING)).words)
 
 
 def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: int) -> Evidence:
