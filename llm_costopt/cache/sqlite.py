@@ -89,7 +89,6 @@ class Indexed(NamedTuple):
 
 
 _COLUMNS = ", ".join(Entry._fields)
-_NO_TAGS = json.dumps(())
 
 
 class SQLiteStore:
@@ -233,7 +232,7 @@ class SQLiteStore:
         if not rows:
             return None
         *columns, tags, entry = rows[0]
-        return Entry._make([*columns, () if tags == _NO_TAGS else tuple(json.loads(tags)), str(entry)])
+        return Entry._make([*columns, tuple(json.loads(tags)), str(entry)])
 
 
 def counts_of(db: Database, namespace: str) -> dict[str, int]:
