@@ -27,6 +27,7 @@ from guards import wilson
 
 from llm_costopt.cache import verifier, verify
 from llm_costopt.cache.embed import Embedder, unit
+from llm_costopt.cache.reading import sketch
 from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.presets import CACHE
 from llm_costopt.types import Answer, Message, Question
@@ -139,7 +140,7 @@ def sure(stored: str, asked: str, embedder: Embedder) -> float:
     """Ask the verifier about one pair."""
     a, b = unit(embedder.embed(stored)), unit(embedder.embed(asked))
     similarity = 0.0 if a is None or b is None else float(a @ b)
-    near = [verify.Neighbour(entry=str(1), similarity=similarity, text=stored, says=1)]
+    near = [verify.Neighbour("1", similarity, stored, 1, *sketch(stored))]
     chosen = verify.candidate(asked, near)
     return 0.0 if chosen is None else SHIPPED.sure(verify.evidence(asked, near, chosen, 1))
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from llm_costopt.cache import verifier, verify
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder, unit
+from llm_costopt.cache.reading import sketch
 from llm_costopt.demo.log import read_log
 
 OUTPUT = Path(__file__).parent.parent / "llm_costopt" / "cache" / "verifier.json"
@@ -71,7 +72,7 @@ def neighbours(stored: Sequence[tuple[str, str]], similar: Vector) -> list[verif
     best = np.argsort(-similar)[: verify.NEIGHBOURS]
     says = {same_as: n for n, same_as in enumerate(dict.fromkeys(stored[n][1] for n in best))}
     return [
-        verify.Neighbour(entry=int(n), similarity=float(similar[n]), text=stored[n][0], says=says[stored[n][1]])
+        verify.Neighbour(int(n), float(similar[n]), stored[n][0], says[stored[n][1]], *sketch(stored[n][0]))
         for n in best
     ]
 

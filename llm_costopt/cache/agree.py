@@ -73,6 +73,9 @@ def joined(own: int, agreeing: Iterable[int]) -> int:
 
 def names(says: int) -> tuple[int, ...]:
     """List the names in a number; answers that have one in common say the same."""
+    first = says & ~_PROSE
+    if 0 < first <= _NAME:  # most have one
+        return (first,)
     return tuple([name for shift in _SHIFTS if (name := says >> shift & _NAME)])
 
 

@@ -5,18 +5,18 @@ from functools import cache
 
 from llm_costopt.cache import vocabulary as v
 from llm_costopt.cache.guards import Candidate, order, particles, subjects
-from llm_costopt.cache.reading import Sketch, places, read, sketch
+from llm_costopt.cache.reading import places, read, sketch
 
 
-def elsewhere(asked: str, members: Sequence[tuple[str, Sketch]]) -> bool:
-    """Tell whether what *members*, questions whose answers say the same, confirm is something else than *asked*.
+def elsewhere(asked: str, members: Sequence[tuple[str, bytes]]) -> bool:
+    """Tell whether what *members*, questions (with the words of their sketch) whose answers say the same, confirm is something else than *asked*.
 
     It is if *asked* has another word in place of one that all of them have: where some say `rent a boat` and others
     `rent a car`, that the answer is the same says that it serves for a van too. It is if *asked* is one of them without
     what all of them say: `open an account`, `open a joint account`. It is if one of them asks another thing in the same
     words, or the same but for an addition: `bake a cake`, `bake a vegan cake`.
     """
-    words, theirs = places(sketch(asked).words), [places(stored.words) for _, stored in members]
+    words, theirs = places(sketch(asked).words), [places(stored) for _, stored in members]
     shared = frozenset.intersection(*theirs)
     own = words.difference(*theirs)
     if not shared <= words and (own or any(words <= its <= words | shared for its in theirs)):

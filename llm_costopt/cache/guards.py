@@ -154,8 +154,10 @@ def swapped(candidate: Candidate) -> str | None:
 
 def particles(candidate: Candidate) -> str | None:
     """Refuse another small word in place of one: `sell to` is not `sell by`, `must I` is not `may I`."""
-    asked, stored = frozenset(read(candidate.asked).words), frozenset(read(candidate.stored).words)
+    asked, stored = read(candidate.asked).small, read(candidate.stored).small
     here, there = asked - stored, stored - asked
+    if not (here and there):
+        return None
     for alike in v.ALIKE:
         mine, its = [word for word in here if word in alike], [word for word in there if word in alike]
         if mine and its and all(alike[word].isdisjoint(its) for word in mine):

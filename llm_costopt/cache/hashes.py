@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from llm_costopt.cache.reading import sketch
 from llm_costopt.cache.store import Entry
 from llm_costopt.cache.verify import Neighbour
 
@@ -72,7 +73,8 @@ def neighbour(exact: str, scope: str, since: float, values: Sequence[bytes | Non
         similarity = 1 - float(distance)
         if _text(of) != scope or not math.isfinite(similarity) or not float(expires_at) > since:
             return None
-        return Neighbour(entry=exact, similarity=similarity, text=_text(text), says=int(says))
+        asked = _text(text)
+        return Neighbour(exact, similarity, asked, int(says), *sketch(asked))
     except ValueError:  # a value is missing (deleted by Redis since it was found) or is not what we wrote
         return None
 

@@ -6,13 +6,18 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import TypeAlias
 
 from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.index import MemoryIndex, VectorIndex
-from llm_costopt.cache.reading import pack, sketch
+from llm_costopt.cache.reading import pack, sketch, unpack
 from llm_costopt.cache.sqlite import SQLiteStore
 from llm_costopt.cache.store import Entry, Nearby, Selection
 from llm_costopt.cache.verify import Neighbour
+
+_Fact: TypeAlias = tuple[str, int, int, bytes, float | None]
+"""Question, what its answer says, trigrams and words of the question's sketch, when it expires: a tuple of plain values
+is nothing that the garbage collector goes through."""
 
 USES = 64
 """Uses that are written together: one alone takes as long as the lookup, and may wait for other writers."""
@@ -43,7 +48,7 @@ class LocalStore:
         self._embedder = embedder
         self._max_entries = max_entries
         self._index = MemoryIndex() if index is None else index
-        self._facts: dict[int, tuple[str, int, bytes, float | None]] = {}
+        self._facts: dict[int, _Fact] = {}
         self._parted: defaultdict[str, set[int]] = defaultdict(set)
         self._used: dict[int, float] = {}
         self._caught_up = 0
@@ -68,26 +73,27 @@ class LocalStore:
         self._catch_up()
         parted = self._parted.get(exact, ())
         neighbours: list[Neighbour] = []
+        gone: _Fact = ("", 0, 0, b"", since)
         expired = True
         while expired:
             neighbours, expired = [], False
             for entry, similarity in self._index.near(scope, vector, count + len(parted)):
-                text, says, packed, expires_at = self._facts.get(entry, ("", 0, b"", since))
+                text, says, trigrams, words, expires_at = self._facts.get(entry, gone)
                 if expires_at is not None and expires_at <= since:
                     self._forget(entry)  # or it would stand before what is fresh; stored anew, it is indexed anew
                     expired = True
                 elif entry not in parted:
-                    neighbours.append(Neighbour(str(entry), similarity, text, says, packed))
+                    neighbours.append(Neighbour(str(entry), similarity, text, says, trigrams, words))
         return Nearby(neighbours=neighbours[:count], entries=self._index.size(scope, vector.size))
 
     def put(self, entry: Entry, vector: Vector | None) -> Entry:
         """Store *entry* and make room for it."""
-        packed = b"" if vector is None else pack(sketch(entry.text))
+        found = sketch(entry.text)
         # In memory nobody else will ever ask for the vector, and the index has it.
-        kept = (vector, self._embedder, packed) if vector is not None and self._is_shared else ()
+        kept = (vector, self._embedder, pack(found)) if vector is not None and self._is_shared else ()
         number = self._rows.put(entry, *kept)
         if vector is not None:
-            self._facts[number] = (entry.text, entry.says, packed, entry.expires_at)
+            self._facts[number] = (entry.text, entry.says, *found, entry.expires_at)
             self._index.add(number, entry.scope, vector)
         self._make_room(entry.stored_at)
         return entry._replace(id=str(number))
@@ -153,7 +159,8 @@ class LocalStore:
             return
         latest = self._caught_up
         for row in self._rows.vectors(self._embedder, latest):
-            self._facts[row.id] = (row.text, row.says, row.sketch, row.expires_at)
+            found = unpack(row.sketch) or sketch(row.text)
+            self._facts[row.id] = (row.text, row.says, *found, row.expires_at)
             self._index.add(row.id, row.scope, row.vector)
             latest = row.written
         for exact, entry in self._rows.parted():

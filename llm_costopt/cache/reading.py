@@ -55,6 +55,8 @@ class Reading(NamedTuple):  # which is made in a fifth of the time of a frozen d
     """Those that carry meaning, without their endings."""
     meaning: frozenset[str]
     """The same without order."""
+    small: frozenset[str]
+    """Words such as `to` and `may`, which tell little by themselves."""
     opposable: frozenset[str]
     """Words that have an opposite."""
     numbers: Mapping[str, int]
@@ -90,8 +92,6 @@ class Sketch(NamedTuple):
 
     trigrams: int
     """Runs of three characters, one bit for each."""
-    length: int
-    """Bits of those."""
     words: bytes
     """Words that carry meaning, two bytes for each, none twice; see `places`."""
 
@@ -107,6 +107,7 @@ def read(text: str) -> Reading:
         words=words,
         content=content,
         meaning=frozenset(content),
+        small=there & v.SMALL if signs & _IS_SMALL else _NOTHING,
         opposable=there & v.OPPOSABLE if signs & _IS_OPPOSABLE else _NOTHING,
         numbers=_numbers(text, words) if odd or signs & _IS_NUMBER else _NONE,
         identifiers=_identifiers(text) if odd or signs & _IS_LETTER or " A" in text else _NONE,
@@ -128,10 +129,8 @@ def read(text: str) -> Reading:
 def sketch(text: str) -> Sketch:
     """Sketch *text*, in half of the time that reading it takes: most neighbours are only compared."""
     parts = _split(text)
-    trigrams = _trigrams(parts.words)
     return Sketch(
-        trigrams=trigrams,
-        length=trigrams.bit_count(),
+        trigrams=_trigrams(parts.words),
         words=b"".join(dict.fromkeys(map(_place_of_word, parts.content))),
     )
 
@@ -141,13 +140,11 @@ def pack(sketch: Sketch) -> bytes:
     return _RULES + sketch.trigrams.to_bytes(_WIDTH, "little") + sketch.words
 
 
-@lru_cache(maxsize=64)  # a lookup looks at its 16 neighbours twice
 def unpack(packed: bytes) -> Sketch | None:
     """Read what `pack` wrote, in a thirtieth of the time that sketching takes; None if it was by other rules."""
     if not packed.startswith(_RULES):
         return None
-    trigrams = int.from_bytes(packed[1 : _WIDTH + 1], "little")
-    return Sketch(trigrams, trigrams.bit_count(), packed[_WIDTH + 1 :])
+    return Sketch(int.from_bytes(packed[1 : _WIDTH + 1], "little"), packed[_WIDTH + 1 :])
 
 
 def places(words: bytes) -> frozenset[int]:
@@ -176,8 +173,8 @@ class _Word(NamedTuple):
 
 (
     _IS_NUMBER, _IS_LETTER, _IS_DATE, _IS_UNIT, _IS_LANGUAGE, _IS_NEGATION, _IS_OPPOSABLE, _IS_PERSON, _IS_SUBJECT,
-    _IS_POLITE, _IS_PAST, _IS_FUTURE,
-) = (1 << n for n in range(12))  # fmt: skip
+    _IS_POLITE, _IS_PAST, _IS_FUTURE, _IS_SMALL,
+) = (1 << n for n in range(13))  # fmt: skip
 
 _NUMBER_SIGNS = v.NUMBER_WORDS.keys() | v.ROMANS
 
@@ -194,6 +191,7 @@ _SIGNS_OF: Mapping[int, Collection[str]] = {
     _IS_POLITE: v.POLITE_SIGNS,
     _IS_PAST: v.PAST,
     _IS_FUTURE: v.FUTURE_SIGNS,
+    _IS_SMALL: v.SMALL,
 }
 
 

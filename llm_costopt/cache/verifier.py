@@ -45,7 +45,7 @@ class Verifier:
 
     def sure(self, found: Evidence, *, caution: float = CAUTION) -> float:
         """Return the probability that the candidate's answer serves, less *caution* standard deviations."""
-        log_odds, *deviations = (self._forms @ ((found - self._mean) / self._scale)).tolist()
+        log_odds, *deviations = (self._forms @ found).tolist()
         return _sigmoid(log_odds - caution * math.hypot(*deviations))
 
     def learn(self, found: Evidence, *, right: bool, weight: float = 1.0, seen: float = 1.0) -> bool:
@@ -67,8 +67,10 @@ class Verifier:
 
     def _believe(self, weights: NDArray[np.float64], precision: NDArray[np.float64]) -> None:
         self._weights, self._precision = weights, precision
-        # Of evidence z the first row gives the log odds; the length of what the others give is its standard deviation.
-        self._forms = np.vstack([weights, np.linalg.inv(np.linalg.cholesky(precision))])
+        # Of evidence the first row gives the log odds; the length of what the others give is its standard deviation.
+        forms = np.vstack([weights, np.linalg.inv(np.linalg.cholesky(precision))]) / self._scale
+        forms[:, -1] -= forms @ self._mean  # the last number of all evidence is 1
+        self._forms = forms
 
 
 def fit(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from llm_costopt.cache.agree import names
 from llm_costopt.cache.confirm import elsewhere
 from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, asks, dates, order, persons, refusal
-from llm_costopt.cache.reading import Sketch, places, sketch, unpack
+from llm_costopt.cache.reading import places, sketch
 
 Evidence: TypeAlias = NDArray[np.float64]
 """One number for each of `FEATURES`."""
@@ -70,8 +70,10 @@ class Neighbour(NamedTuple):  # sixteen a lookup, each made in a third of the ti
     """The stored question."""
     says: int
     """Entries with the same number have answers that say the same; so have those whose `agree.names` overlap."""
-    packed: bytes = b""
-    """The sketch of the stored question, if its store keeps it."""
+    trigrams: int
+    """Those of the stored question's `reading.Sketch`."""
+    words: bytes
+    """Those of the same."""
 
 
 def together(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
@@ -87,6 +89,8 @@ def together(neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     for first, *others in named.values():
         for name in others:
             leads[lead(name)] = lead(first)
+    if not leads and len({its[0] for its in named.values()}) == len(named):
+        return list(neighbours)  # most answers have nothing to do with each other
     numbers: dict[int, int] = {}
     group = {says: numbers.setdefault(lead(its[0]), says) for says, its in named.items()}
     return [near if group[near.says] == near.says else near._replace(says=group[near.says]) for near in neighbours]
@@ -105,10 +109,8 @@ def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
         support[near.says] += math.exp(_SHARP * near.similarity)
     for says in sorted(support, key=support.__getitem__, reverse=True):
         members = [(n, near) for n, near in enumerate(heard) if near.says == says]
-        confirmed = len(members) >= WITNESSES and not elsewhere(
-            asked, [(near.text, _sketch(near)) for _, near in members]
-        )
-        guards = CERTAIN if confirmed else (*CERTAIN, *GUARDS)
+        confirmed = len(members) >= WITNESSES and not elsewhere(asked, [(near.text, near.words) for _, near in members])
+        guards = CERTAIN if confirmed else GUARDS  # which refuse all that CERTAIN refuse
         for n, near in members:
             if refusal(Candidate(asked=asked, stored=near.text, similarity=near.similarity), guards) is None:
                 return n
@@ -118,14 +120,13 @@ def candidate(asked: str, neighbours: Sequence[Neighbour]) -> int | None:
 def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: int) -> Evidence:
     """Describe the *chosen* one of *neighbours*, nearest first, in a scope of so many *entries*."""
     near, text = neighbours[chosen], sketch(asked)
-    same, others = _Camp(), _Camp()
-    for n in neighbours:
-        (same if n.says == near.says else others).add(n, _sketch(n), text)
+    says = near.says
+    same = _Camp([one for one in neighbours if one.says == says], text.trigrams)
+    others = _Camp([one for one in neighbours if one.says != says], text.trigrams)
     rival = _rival(neighbours, same, others)
     # What is not among the neighbours counts as something else at a cosine of 0.2.
     against = others.closeness + math.exp(_SHARP * 0.2)
-    overlaps = sorted(same.overlaps, reverse=True)[:3]
-    trigrams, words = max(1, text.length), places(text.words)
+    trigrams, words = max(1, text.trigrams.bit_count()), places(text.words)
     pair = Candidate(asked=asked, stored=near.text, similarity=near.similarity)
     return np.array(
         [
@@ -135,56 +136,47 @@ def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: 
             same.best * same.closeness / (same.closeness + against),
             math.log(same.closeness / against),
             math.log(same.likeness / (others.likeness + 1)),
-            len(others.says) / NEIGHBOURS,
-            [n.says for n in neighbours[:8]].count(near.says) / 8,
-            max(Counter(others.says).values(), default=0) / NEIGHBOURS,
-            _overlap(text, _sketch(near)),
-            sum(overlaps) / 3,
+            len(others.members) / NEIGHBOURS,
+            [one.says for one in neighbours[:8]].count(says) / 8,
+            max(Counter([one.says for one in others.members]).values(), default=0) / NEIGHBOURS,
+            _overlap(text.trigrams, near.trigrams),
+            sum(sorted(same.overlaps, reverse=True)[:3]) / 3,
             (text.trigrams & same.twice & ~others.trigrams).bit_count() / trigrams,
             (text.trigrams & others.trigrams & ~same.trigrams).bit_count() / trigrams,
-            len((words & places(same.words)) - places(others.words)) / max(1, len(words)),
+            len((words & same.words) - others.words) / max(1, len(words)),
             math.log1p(entries) / 10,
-            *(guard(pair) is not None for guard in _SOFT),
+            *[guard(pair) is not None for guard in _SOFT],
             1.0,
         ],
         dtype=np.float64,
     )
 
 
-def _sketch(near: Neighbour) -> Sketch:
-    return unpack(near.packed) or sketch(near.text)
-
-
 def _rival(neighbours: Sequence[Neighbour], same: "_Camp", others: "_Camp") -> float:
-    if others.says:
+    if others.members:
         return others.best
     # Whoever says something else is farther away than all that were heard.
     return min(neighbours[-1].similarity, same.best) if len(neighbours) >= NEIGHBOURS else 0.2
 
 
 class _Camp:
-    """The neighbours that say the same as the candidate, or those that do not, summed up."""
+    """The neighbours that say the same as the candidate, or those that do not, nearest first, summed up."""
 
-    def __init__(self) -> None:
-        self.best = self.closeness = self.likeness = 0.0
-        self.says: list[int] = []
-        self.overlaps: list[float] = []
-        self.trigrams = self.twice = 0
-        self.words = b""
+    __slots__ = ("best", "closeness", "likeness", "members", "overlaps", "trigrams", "twice", "words")
 
-    def add(self, near: Neighbour, stored: Sketch, asked: Sketch) -> None:
-        if not self.says:  # the nearest comes first
-            self.best = near.similarity
-        overlap = _overlap(asked, stored)
-        self.says.append(near.says)
-        self.overlaps.append(overlap)
-        self.closeness += math.exp(_SHARP * near.similarity)
-        self.likeness += math.exp(6 * overlap)
-        self.twice |= self.trigrams & stored.trigrams
-        self.trigrams |= stored.trigrams
-        self.words += stored.words
+    def __init__(self, members: Sequence[Neighbour], asked: int) -> None:
+        trigrams = twice = 0
+        for near in members:
+            twice |= trigrams & near.trigrams
+            trigrams |= near.trigrams
+        self.members = members
+        self.best = members[0].similarity if members else 0.0
+        self.trigrams, self.twice = trigrams, twice
+        self.words = places(b"".join([near.words for near in members]))
+        self.overlaps = [_overlap(asked, near.trigrams) for near in members]
+        self.closeness = sum([math.exp(_SHARP * near.similarity) for near in members])
+        self.likeness = sum([math.exp(6 * overlap) for overlap in self.overlaps])
 
 
-def _overlap(one: Sketch, other: Sketch) -> float:
-    shared = (one.trigrams & other.trigrams).bit_count()
-    return shared / max(1, one.length + other.length - shared)
+def _overlap(one: int, other: int) -> float:
+    return (one & other).bit_count() / max(1, (one | other).bit_count())

@@ -285,6 +285,8 @@ ALIKE = tuple(
 )
 """Small words by their kind, each with those that may stand in its place."""
 
+SMALL = frozenset().union(*ALIKE)
+
 WHOLE = frozenset(
     "bar bas bath bid bit breath cap car cart cast cloth cod cop cub cut dim din dot fad far fat fin fir gag gap glob grad grim grip hat hid"
     " hop hug human kit lob mad man mar mat mil mod mop moral mut nap nod not pal pan par past pin pip plan plat plum pop prim prob"

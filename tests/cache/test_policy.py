@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from llm_costopt.cache.agree import joined, number
 from llm_costopt.cache.policy import Budget, score_of
+from llm_costopt.cache.reading import sketch
 from llm_costopt.cache.verifier import BATCH, Verifier
 from llm_costopt.cache.verify import Neighbour, evidence
 from llm_costopt.recent import REMEMBERED
 
 ASKED = "how do i reset my password"
-NEAR = [Neighbour(entry=str(1), similarity=0.95, text="how can I reset my password?", says=1)] * 8
+STORED = "how can I reset my password?"
+NEAR = [Neighbour("1", 0.95, STORED, 1, *sketch(STORED))] * 8
 
 
 def sure_after_checks(shadow_rate: float = 0.05, says: int = 2, near: Sequence[Neighbour] = NEAR) -> float:

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.local import LocalStore
+from llm_costopt.cache.reading import sketch
 from llm_costopt.cache.store import Entry, Nearby, Selection, Store
 
 NOW = 1_000_000.0
@@ -139,7 +142,19 @@ def test_the_nearest_come_first(store: Store) -> None:
 
     assert [(n.entry, n.text, n.says) for n in found.neighbours] == [(ids[d], f"text {d}", d) for d in (10, 30, 50)]
     assert [n.similarity for n in found.neighbours] == pytest.approx(np.cos(np.radians([10, 30, 50])), abs=1e-6)
+    assert [(n.trigrams, n.words) for n in found.neighbours] == [sketch(n.text) for n in found.neighbours]
     assert found.entries == 5
+
+
+def test_a_sketch_that_a_file_lacks_is_made_anew(tmp_path: Path) -> None:
+    """What no release has sketched, or one with other rules has, is compared by the rules of this one."""
+    with closing(LocalStore(tmp_path / "cache.db", namespace="", embedder="e", max_entries=10)) as store:
+        store.put(entry("0"), at(0))
+        store.put(entry("1"), at(1))
+    with closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as db:
+        db.execute("UPDATE entries SET sketch = iif(exact = '0', x'', CAST(x'00' || substr(sketch, 2) AS BLOB))")
+    with closing(LocalStore(tmp_path / "cache.db", namespace="", embedder="e", max_entries=10)) as store:
+        assert [(n.trigrams, n.words) for n in near(store).neighbours] == [sketch("text 0"), sketch("text 1")]
 
 
 def test_nothing_is_near_in_an_empty_store(store: Store) -> None:

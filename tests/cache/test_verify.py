@@ -8,7 +8,7 @@ import pytest
 
 from llm_costopt.cache.agree import joined
 from llm_costopt.cache.budget import ErrorBudget
-from llm_costopt.cache.reading import pack, sketch
+from llm_costopt.cache.reading import sketch
 from llm_costopt.cache.verifier import BATCH, Verifier
 from llm_costopt.cache.verify import FEATURES, Neighbour, candidate, evidence, together
 
@@ -17,7 +17,7 @@ ASKED = "how do i reset my password"
 
 def near(similarity: float, says: int = 1, text: str = "how can I reset my password?") -> Neighbour:
     """Make a neighbour."""
-    return Neighbour(entry=str(1), similarity=similarity, text=text, says=says)
+    return Neighbour("1", similarity, text, says, *sketch(text))
 
 
 def test_the_candidate_is_the_nearest_that_no_guard_refuses() -> None:
@@ -47,19 +47,6 @@ def test_the_same_wording_makes_a_hit_surer() -> None:
     assert worded > otherwise + 0.1
 
 
-def test_a_kept_sketch_says_what_the_text_says() -> None:
-    """The evidence is the same whether a neighbour's sketch was kept or has to be made, or was made by other rules."""
-    texts = ("reset a password", "how to change my email", "how do i reset the voicemail password", "password reset")
-    bare = [near(0.9 - n / 10, says=n % 2, text=text) for n, text in enumerate(texts)]
-    kept = [one._replace(packed=pack(sketch(one.text))) for one in bare]
-    other = [one._replace(packed=b"\0" + one.packed) for one in kept]
-
-    expected = evidence(ASKED, bare, 0, 100).tolist()
-    assert evidence(ASKED, kept, 0, 100).tolist() == expected
-    assert evidence(ASKED, other, 0, 100).tolist() == expected
-    assert evidence(ASKED, [one._replace(packed=kept[1].packed) for one in kept], 0, 100).tolist() != expected
-
-
 def test_what_stands_alone_must_pass_every_guard() -> None:
     """A word more is refused where one entry speaks for the answer, and heard where three say the same."""
     alone = [near(0.9, text="how can I reset my voicemail password?")]
@@ -79,7 +66,8 @@ def test_what_all_say_who_agree_may_not_be_missing() -> None:
     assert candidate("book a boat", june) is None
     assert candidate("book a boat", months) == 0
     crews = [
-        one._replace(text=f"{one.text} {more}") for one, more in zip(june, ["and crew", "in oslo", "now"], strict=True)
+        near(one.similarity, text=f"{one.text} {more}")
+        for one, more in zip(june, ["and crew", "in oslo", "now"], strict=True)
     ]
     assert candidate("book a boat", crews) == 0
 
