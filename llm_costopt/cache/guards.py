@@ -117,6 +117,12 @@ def persons(candidate: Candidate) -> str | None:
     return "persons" if read(candidate.asked).persons != read(candidate.stored).persons else None
 
 
+def whose(candidate: Candidate) -> str | None:
+    """Refuse when each side has a person that the other lacks: `his rent` is not `my rent`; `they` may be things."""
+    asked, stored = read(candidate.asked).persons, read(candidate.stored).persons
+    return None if asked <= stored | _THINGS or stored <= asked | _THINGS else "whose"
+
+
 def subjects(candidate: Candidate) -> str | None:
     """Refuse when one side speaks of `I` and the other of `you`, or both in another order: `do you like me`, `do I like you`."""
     asked, stored = read(candidate.asked).subjects, read(candidate.stored).subjects
@@ -165,6 +171,8 @@ def particles(candidate: Candidate) -> str | None:
     return None
 
 
+_THINGS = frozenset({"their"})
+
 GUARDS: tuple[Guard, ...] = (
     numbers,
     identifiers,
@@ -197,6 +205,7 @@ CERTAIN: tuple[Guard, ...] = (
     quotes,
     marks,
     names,
+    whose,
     swapped,
 )
 """Those whose word is final even where other evidence is weighed."""

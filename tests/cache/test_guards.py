@@ -152,6 +152,11 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("How old is he?", "How old is she?"),
         ("Feed my cat", "Feed the cat"),
     ],
+    guards.whose: [
+        ("What is my rent?", "What is his rent?"),
+        ("Why is your tent torn?", "Why is her tent torn?"),
+        ("Sell our tent to her", "Sell his tent to us"),
+    ],
     guards.subjects: [
         ("Can you whistle?", "Can I whistle?"),
         ("How old are you?", "How old am I?"),
@@ -276,6 +281,11 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("How to fix a bike?", "How do I fix my bike?"),
         ("Where is our tent?", "Where is my tent?"),
         ("Can you whistle?", "Can I whistle?"),
+    ],
+    guards.whose: [
+        ("What is my rent?", "What is the rent?"),
+        ("Where are my keys? I lost them", "Where did I leave my keys?"),
+        ("How do I fix my bike?", "How do you fix your bike?"),
     ],
     guards.subjects: [
         ("How do I fix a bike?", "How do you fix a bike?"),
