@@ -328,7 +328,7 @@ CASES_PASSED = [(guard, *pair) for guard, pairs in PASS.items() for pair in pair
 SENTENCES = st.lists(
     st.sampled_from(
         [
-            *"Who is not my 3 on off A-1 'x' \" km French Paris f() --x °C °F today from To the cat cats' IT when did won't ? you -3 .5 pm plan b VI 👍 && mute unmute 2 h".split(),
+            *"Who is not my 3 on off A-1 'x' \" km French Paris f() --x °C °F today from To the cat cats' IT when did won't ? you -3 .5 pm plan b VI 👍 && mute unmute 2 h your his her they".split(),
             "é",
             "\n",
         ]
@@ -379,6 +379,14 @@ def test_guards_are_fair(one: str, other: str) -> None:
     """No guard minds which of two questions came first, or refuses a question for itself."""
     assert [g(pair(one, other)) for g in (*GUARDS, *CERTAIN)] == [g(pair(other, one)) for g in (*GUARDS, *CERTAIN)]
     assert guards.refusal(pair(one, one), GUARDS) is None
+
+
+@given(SENTENCES, SENTENCES)
+@settings(deadline=None)
+def test_what_is_certain_is_refused_by_all_guards_too(one: str, other: str) -> None:
+    """Whoever hears all guards need not hear the certain ones first."""
+    if guards.refusal(pair(one, other), CERTAIN):
+        assert guards.refusal(pair(one, other), GUARDS)
 
 
 def test_the_first_reason_is_the_one_that_is_named() -> None:
