@@ -35,7 +35,7 @@ _BITS = re.compile(r"(?<![A-Za-z])[KMGT]b(?:ps|its?)?\b")
 # Not at the start of the text or of a sentence, and not "I".
 _NAME = re.compile(r"(?<=[^.?!:\s]\s)[A-Z][^\W_]+")
 _CODE = re.compile(
-    r"\w+\(\)|(?<!\w)--?[a-zA-Z][\w-]*|::|->|=>|\[[^\]\s]*\]|\{\}|\b[a-z]+[A-Z]\w*|\b(?:[A-Z][a-z]+){2,}\b"
+    r"\w+\(\)|(?<!\w)--?[a-zA-Z][\w-]*|::|->|=>|\[[^\]\s]*\]|\{[^}\s]*\}|\b[a-z]+[A-Z]\w*|\b(?:[A-Z][a-z]+){2,}\b"
 )
 _CAMEL = re.compile("[a-z][A-Z]")
 _ANY = re.compile(r"\w")

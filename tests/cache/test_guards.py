@@ -79,6 +79,7 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Run it with -R", "Run it with -F"),
         ("Match [a-z]", "Match [A-Z]"),
         ("Print a[0]", "Print a[1]"),
+        ("Does a{2} match aa?", "Does a{2,} match aa?"),
     ],
     guards.names: [
         ("What is the capital of Spain?", "What is the capital of France?"),
