@@ -28,7 +28,7 @@ from llm_costopt.batch.work import Worker
 from llm_costopt.types import OnRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -92,12 +92,14 @@ def show(file: File, job: Annotated[str, typer.Argument(help="The beginning of a
 def collect(context: typer.Context, file: File, jobs: Ids = None, ledger: LedgerFile = None) -> None:
     """Look once at every job, and store what is there; a program that asks again is answered from the file."""
     with _open(file) as store, _books(context, store, ledger) as book, _worker(store) as worker:
+        complaints = []
         for job in _jobs(store, jobs):
-            watch = Watch(job=job.id, lane=job.lane, due=0.0)
-            worker.look(watch)
-            _complain(watch)
-            print(f"{job.id[:12]}: {_told(store, job)}")
+            if complaint := _look(worker, Watch(job=job.id, lane=job.lane, due=0.0)):
+                complaints.append(complaint)
+            else:
+                print(f"{job.id[:12]}: {_told(store, job)}")
         book()
+        _complain(complaints)
 
 
 @app.command()
@@ -112,21 +114,22 @@ def wait(context: typer.Context, file: File, jobs: Ids = None, ledger: LedgerFil
         found = _jobs(store, jobs)
         tasks = {job.id: bar.add_task(job.id[:12], total=job.rows) for job in found}
         watches = [Watch(job=job.id, lane=job.lane, due=0.0) for job in found]
+        complaints: dict[str, str] = {}
         while watches:
             for watch in watches:
-                if watch.due <= time.time():
-                    worker.look(watch)
-                    _complain(watch)
+                if watch.due <= time.time() and (complaint := _look(worker, watch)):
+                    complaints[watch.job] = complaint
                 through = store.through(watch.job)
                 bar.update(tasks[watch.job], completed=through)
             book()
-            watches = [watch for watch in watches if not watch.ended]
+            watches = [watch for watch in watches if not watch.ended and watch.job not in complaints]
             if watches:
                 time.sleep(max(0.0, min(1.0, min(watch.due for watch in watches) - time.time())))
         book()  # what was stored before, if there was nothing to wait for
-        told = [(job.id[:12], _told(store, job)) for job in found]
+        told = [(job.id[:12], _told(store, job)) for job in found if job.id not in complaints]
     for job_id, text in told:
         print(f"{job_id}: {text}")
+    _complain(complaints.values())
 
 
 @app.command()
@@ -217,10 +220,21 @@ def _jobs(store: JobStore, wanted: list[str] | None) -> list[Job]:
     return found
 
 
-def _complain(watch: Watch) -> None:
-    if watch.refused is not None:
-        said = watch.refused.body.decode(errors="replace")
-        raise ValueError(f"the provider refused to tell of {watch.job[:12]}: HTTP {watch.refused.status}: {said}")
+def _look(worker: Worker, watch: Watch) -> str | None:
+    """Look once at a job; return what its user has to mend, which holds up no other job."""
+    try:
+        worker.look(watch)
+    except ValueError as problem:  # no key for its provider
+        return str(problem)
+    if watch.refused is None:
+        return None
+    said = watch.refused.body.decode(errors="replace")
+    return f"the provider refused to tell of {watch.job[:12]}: HTTP {watch.refused.status}: {said}"
+
+
+def _complain(complaints: "Iterable[str]") -> None:
+    if said := dict.fromkeys(complaints):
+        raise ValueError("; ".join(said))
 
 
 def _figures(store: JobStore, job: Job) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -43,11 +44,12 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 async def leave(tmp_path: Path, soon: dict[str, Any], provider: Provider, path: str = "chat/completions") -> None:
     """Ask two questions, and go away as soon as their batch is made."""
     with BatchQueue(tmp_path / "jobs.db", **soon) as queue:
+        before = queue.stats().jobs.get("running", 0)
         async with httpx.AsyncClient(transport=AsyncBatchTransport(queue)) as http:
             for text in ("a", "b"):
                 body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}]}
                 task = asyncio.ensure_future(http.post(f"{provider.url}/v1/{path}", json=body))
-            await until(lambda: queue.stats().jobs.get("running"))
+            await until(lambda: queue.stats().jobs.get("running", 0) > before)
             await asyncio.to_thread(queue.close)
             await task
 
@@ -134,6 +136,28 @@ async def test_a_refusal_is_said(tmp_path: Path, soon: dict[str, Any], run: Run)
 
     assert "the provider refused to tell" in str(refused.exception)
     assert "HTTP 401" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("command", "has_key"), [("collect", True), ("collect", False), ("wait", True), ("wait", False)]
+)
+async def test_one_job_holds_up_no_other(
+    tmp_path: Path, soon: dict[str, Any], run: Run, command: str, has_key: bool
+) -> None:
+    """A job that its provider tells nothing of, or that there is no key for, is complained of when the others are stored and booked."""
+    with Provider(in_progress) as provider:
+        for path in ("chat/completions", "messages"):
+            await leave(tmp_path, soon, provider, path)
+        provider.script = all_ok
+        if has_key:
+            provider.intercept = lambda _method, path, _n: 401 if "messages" in path else None
+        else:
+            del os.environ["ANTHROPIC_API_KEY"]  # which the fixture puts back
+        done = await asyncio.to_thread(run, command, "--ledger", str(tmp_path / "costs.db"))
+
+    assert ("HTTP 401" if has_key else "set ANTHROPIC_API_KEY") in str(done.exception)
+    assert "done, 2 succeeded" in done.stdout
+    assert Ledger(tmp_path / "costs.db").summary().calls == 2
 
 
 async def test_queued_requests_are_mentioned(tmp_path: Path, soon: dict[str, Any], ask: Ask, run: Run) -> None:
