@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -49,6 +50,8 @@ class Route:
     """How long the answer may be; 0 if nobody said."""
     front: Front | None = None
     """The request's place in the router's cache; None if the router has none."""
+    handlers: Sequence[BaseCallbackHandler] | None = None
+    """Who is told of calls beside the request, where its own calls are silent; None where they are not."""
 
     def call(self, _: Any, config: RunnableConfig) -> Any:
         """Look in the cache, then ask tier after tier, blocking, and return the accepted reply."""
@@ -170,7 +173,7 @@ class Route:
         """Tell handlers that a call is made beside the request, and hide it from LangGraph's token stream."""
         said = {"llm_costopt_shadow": True, "llm_costopt_baseline": model_name(self.router.strong), **about}
         return RunnableConfig(
-            callbacks=config.get("callbacks"),
+            callbacks=config.get("callbacks") if self.handlers is None else list(self.handlers),
             metadata={**config.get("metadata", {}), **said},
             tags=[*config.get("tags", []), "nostream"],
         )

@@ -60,10 +60,11 @@ class Stream:
             saved = _charged(record.cost) if record.shadow or is_draft else _saved(record.saved)
             about = None if record.shadow or is_draft else _about(record)
             self._calls.put(record.id, _Call(about=about, cost=record.cost, saved=saved))
-            escalates = record.replaces is not None and not record.shadow
-            taken_back = self._reject(record.replaces) if record.replaces and escalates else {}
+            replaces = None if record.shadow else record.replaces
+            taken_back = self._reject(replaces) if replaces else {}
         is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
-        begins = not (record.shadow or escalates or is_spared)
+        escalates = replaces is not None and not is_spared
+        begins = not (record.shadow or replaces or is_spared)
         return News(
             begins=begins,
             routed=begins and (record.complexity or record.tier) is not None and has_routed(record.why),

@@ -31,8 +31,11 @@ FAILED = call("failed", error="TimeoutError", cost=None, saved=None)
 CACHED = call("cached", saved=Saved(prompt_cache=Decimal(7)))
 UNPRICED = call("unpriced", cost=None, saved=None)
 SPARED = call("spared", error="RateLimitError", spare=True, cost=None, saved=None, complexity="simple", tier="cheap")
+DRAFT_OF_THREE = replace(DRAFT, id="draft of three")
+STAND_IN = replace(STRONG, id="stand-in", replaces="draft of three")
+MIDDLE = replace(STAND_IN, id="middle", error="TimeoutError", spare=True, cost=None, saved=None)
 OBSERVED = call("observed", complexity="simple", tier="strong", why="observe: cheap would answer; short", saved=Saved())
-SCRIPT = [DRAFT, STRONG, SHADOW, HIT, CACHED, FAILED, UNPRICED, SPARED, OBSERVED]
+SCRIPT = [DRAFT, STRONG, SHADOW, HIT, CACHED, FAILED, UNPRICED, SPARED, OBSERVED, DRAFT_OF_THREE, MIDDLE, STAND_IN]
 
 
 @given(st.permutations([*SCRIPT, DRAFT, STRONG]))
@@ -50,13 +53,13 @@ def test_the_sums_are_those_of_the_ledger(records: list[CallRecord]) -> None:
                 saved[cause] += amount  # type: ignore[assignment]  # a Counter adds up whatever is a number
         summary = ledger.summary()
 
-    assert counts["requests"] == summary.requests == 6
+    assert counts["requests"] == summary.requests == 7
     assert counts["escalated"] / counts["routed"] == summary.escalation_rate == 1.0
     assert counts["unpriced"] == summary.unpriced == 1
     assert {f.name: saved[f.name] for f in fields(Saved)} == {
         f.name: getattr(summary.saved, f.name) for f in fields(Saved)
     }
-    assert saved["router"] == Decimal(-6)  # the draft and the shadow call came on top
+    assert saved["router"] == Decimal(-7)  # the drafts and the shadow call came on top
     assert saved["prompt_cache"] == Decimal(7)
 
 
