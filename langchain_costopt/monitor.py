@@ -11,7 +11,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER, messages_of
@@ -218,6 +218,9 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
 
 def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: float) -> list[_Unpriced]:
     """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for."""
+    decided = decision_of(start.metadata, "llm_costopt_")
+    # No other tier stands in for an answer of which something was shown, nor for a call that was interrupted.
+    decided["spare"] &= isinstance(error, Exception) and not _has_begun(said)
     record = CallRecord(
         id=start.run,
         at=now,
@@ -230,9 +233,13 @@ def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: f
         error=type(error).__name__,
         request=start.request,
         **start.serves,
-        **decision_of(start.metadata, "llm_costopt_"),
+        **decided,
     )
     return [(record, start.metadata.get("llm_costopt_baseline"), None)]
+
+
+def _has_begun(said: LLMResult | None) -> bool:
+    return said is not None and any(isinstance(g, ChatGenerationChunk) for gs in said.generations for g in gs)
 
 
 def _turn(prompts: list[str]) -> tuple[Message, ...]:

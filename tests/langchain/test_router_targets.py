@@ -12,6 +12,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatResult
 from langchain_core.runnables import ConfigurableField
 
 from langchain_costopt import CostCallbackHandler, RouterChatModel
@@ -27,7 +28,9 @@ from tests.scripted import (
     SOON,
     SURE,
     UNSURE,
+    Breaking,
     Scripted,
+    both_streams,
     cheap,
     each_colour,
     every_way,
@@ -407,6 +410,33 @@ def test_a_fall_back_is_one_request(call: Any) -> None:
 
     assert (summary.requests, summary.calls, summary.errors) == (1, 2, 1)
     assert request.failed is False
+
+
+@both_streams
+def test_an_answer_that_breaks_off_is_a_request_that_failed(chunks: Any) -> None:
+    """Nobody stands in once something was shown: the request counts, and as failed, whichever tier it was on."""
+    costs = CostCallbackHandler(prices=PRICES)
+    broken = Breaking(AIMessage(SURE), TimeoutError())
+    with pytest.raises(TimeoutError):
+        chunks(routed(scripted("cheap", broken)).with_config(callbacks=[costs]), SIMPLE)
+    summary, [request] = costs.summary(None), costs.ledger.requests(None)
+
+    assert (summary.requests, summary.errors, request.failed) == (1, 1, True)
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt(), asyncio.CancelledError(), SystemExit()], ids=repr)
+def test_an_interrupted_call_is_a_request_that_failed(stopped: BaseException) -> None:
+    """Nor does anybody stand in for a call that was interrupted."""
+
+    class Stopped(Scripted):
+        def _generate(self, *_: Any, **__: Any) -> ChatResult:
+            raise stopped
+
+    costs = CostCallbackHandler(prices=PRICES)
+    with pytest.raises(type(stopped)):
+        routed(Stopped(model_name="cheap", replies=[])).invoke(SIMPLE, {"callbacks": [costs]})
+
+    assert (costs.summary(None).requests, costs.summary(None).errors) == (1, 1)
 
 
 def test_a_tier_that_fails_after_a_rejected_draft_is_the_same_request() -> None:
