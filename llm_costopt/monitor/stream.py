@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -26,7 +26,7 @@ class News:
     routed: bool
     """Whether it begins a request for which a router decided, and did not merely observe."""
     escalates: bool
-    """Whether it replaces a rejected draft."""
+    """Whether it is the first that replaces a rejected draft of its request; with more than two tiers there may be more."""
     unpriced: bool
     """Whether it succeeded at an unknown cost."""
     saved: Mapping[str, Decimal]
@@ -38,6 +38,7 @@ class _Call:
     about: About | None
     cost: Decimal | None
     saved: Mapping[str, Decimal]
+    replaces: str | None
 
 
 class Stream:
@@ -59,11 +60,13 @@ class Stream:
             is_draft = self._replaced.get(record.id) is not None
             saved = _charged(record.cost) if record.shadow or is_draft else _saved(record.saved)
             about = None if record.shadow or is_draft else _about(record)
-            self._calls.put(record.id, _Call(about=about, cost=record.cost, saved=saved))
+            is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
             replaces = None if record.shadow else record.replaces
+            before = self._calls.get(replaces) if replaces else None
+            # A draft that is told late, or that replaced one itself, is of a request that has counted.
+            escalates = replaces is not None and not (is_spared or is_draft or (before and before.replaces))
+            self._calls.put(record.id, _Call(about=about, cost=record.cost, saved=saved, replaces=replaces))
             taken_back = self._reject(replaces) if replaces else {}
-        is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
-        escalates = replaces is not None and not is_spared
         begins = not (record.shadow or replaces or is_spared)
         return News(
             begins=begins,
@@ -86,7 +89,7 @@ class Stream:
         call = self._calls.get(draft)
         if call is None:
             return {}
-        self._calls.put(draft, _Call(about=None, cost=call.cost, saved={}))
+        self._calls.put(draft, replace(call, about=None, saved={}))
         back = {cause: -amount for cause, amount in call.saved.items()}
         for cause, amount in _charged(call.cost).items():
             back[cause] = back.get(cause, Decimal(0)) + amount
