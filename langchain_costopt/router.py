@@ -281,14 +281,17 @@ class RouterChatModel(RouterOptions, BaseChatModel):
         name = kwargs.get("model") or "|".join(str(model_name(tier)) for tier in self.tiers)
         return LangSmithParams(**{**params, "ls_provider": ROUTER, "ls_model_name": name})
 
-    def _resolve_model_profile(self) -> ModelProfile | None:
-        """Promise only what all tiers can do: the smallest limit, and no structured output of one provider's kind."""
+    def _resolve_model_profile(self) -> ModelProfile:
+        """Promise only what all tiers can do: the smallest limit, and no structured output of one provider's kind.
+
+        Never None: the host sets what it is given when anything is set, and to set it is to set something.
+        """
         profiles: list[dict[str, Any]] = [{**(tier.profile or {})} for tier in self.tiers]
         shared = {
             k: min(p[k] for p in profiles) for k in profiles[0] if all(isinstance(p.get(k), int) for p in profiles)
         }
         shared.pop("structured_output", None)
-        return cast("ModelProfile", shared) or None
+        return cast("ModelProfile", shared)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenize as the strong model does."""

@@ -1201,7 +1201,25 @@ def test_the_profile_promises_what_both_tiers_can_do() -> None:
         "tool_calling": True,
         "image_inputs": False,
     }
-    assert RouterChatModel(cheap=cheap(SURE), strong=strong()).profile is None
+    assert not RouterChatModel(cheap=cheap(SURE), strong=strong()).profile
+
+
+def test_the_profile_is_asked_for_once() -> None:
+    """To make a router of models without one does not set it again and again, until the interpreter's depth ends that."""
+    looked = []
+
+    class Watched(Scripted):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "profile":
+                looked.append(name)
+            return super().__getattribute__(name)
+
+    first = Watched(model_name="cheap", replies=[])
+    looked.clear()
+    router = RouterChatModel(cheap=first, strong=strong())
+    router.threshold = 0.5
+
+    assert len(looked) < 10
 
 
 def test_tokens_are_counted_as_the_strong_model_does() -> None:
