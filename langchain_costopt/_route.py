@@ -16,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
 from langchain_costopt._front import Front, as_chunk
 from langchain_costopt._judge import judge_of
-from langchain_costopt._usage import is_from_cache, usage
+from langchain_costopt._usage import is_batch, is_from_cache, usage
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
@@ -154,15 +154,19 @@ class Route:
             said = message if attempt is outcome.attempts[-1] else _raw(attempt.reply)
             used = usage(said) if said is not None else None
             is_hit = said is not None and is_from_cache(said.usage_metadata)  # of a cache below the router
-            usd = 0.0 if is_hit else self._cost(attempt.call, used)
+            usd = (
+                0.0
+                if is_hit
+                else self._cost(attempt.call, used, batch=said is not None and is_batch(said.response_metadata))
+            )
             run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         run.finish(outcome, answer, lambda tier: _answer(self._beside(tier, config)))
 
-    def _cost(self, call: Call, used: Usage | None) -> float | None:
+    def _cost(self, call: Call, used: Usage | None, *, batch: bool) -> float | None:
         model = self._model(call)
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
-        return usd_of(self.router.prices or _list(), model_name(model), used, provider_of(model))
+        return usd_of(self.router.prices or _list(), model_name(model), used, provider_of(model), batch=batch)
 
     def _beside(self, tier: int, config: RunnableConfig) -> Any:
         """Ask a tier for comparison only."""
@@ -248,6 +252,7 @@ class Route:
             strong=model_name(self.router.strong),
             usage=dict(message.usage_metadata) if message and message.usage_metadata else None,
             cache=said.get(MARK, {}).get("cache"),
+            batch=is_batch(said),
         )
 
 

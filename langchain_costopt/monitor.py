@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResul
 from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER, messages_of
-from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
+from langchain_costopt._usage import is_batch, is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
 from llm_costopt.account import Price
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
@@ -189,7 +189,7 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
         cost=None,
         latency=start.latency(now),
         cache=cache,
-        batch=cache is None and _is_batch(said, ours),
+        batch=cache is None and is_batch(said),
         tags=start.tags,
         request=None if cache else start.request,
         **start.serves,
@@ -254,9 +254,3 @@ def _once(name: str | None) -> str | None:
 
 def _cache(kind: CacheKind | None, reported: Mapping[str, Any] | None) -> CacheKind | None:
     return kind or ("exact" if is_from_cache(reported) else None)
-
-
-def _is_batch(said: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    counts = said.get("usage")  # where Anthropic says it
-    tiers = (said.get("service_tier"), counts.get("service_tier") if isinstance(counts, Mapping) else None)
-    return bool(ours.get("batch")) or "batch" in tiers

@@ -499,6 +499,36 @@ async def test_what_is_compared_is_no_part_of_an_event_stream() -> None:
     assert router.settled(SOON)
 
 
+def half_in_batch(model: str, usage: Usage, *, provider: str | None = None, batch: bool = False) -> Decimal | None:
+    """Price as PRICES does, and half of that in a batch."""
+    usd = PRICES(model, usage, provider=provider)
+    return usd / 2 if usd and batch else usd
+
+
+@every_way
+def test_an_answer_of_the_batch_api_is_charged_at_its_price(call: Any) -> None:
+    """A budget is charged what a batch costs, and not the list price."""
+    spent = []
+    for tier in ("default", "batch"):
+        budget = Budget(1)
+        answer = AIMessage(SURE, response_metadata={"service_tier": tier})
+        call(routed(cheap(answer), prices=half_in_batch, budgets=[budget]), SIMPLE)
+        spent.append(float(budget.spent))
+
+    assert 0 < spent[0] == pytest.approx(2 * spent[1])
+
+
+def test_an_answer_of_the_batch_api_by_generate_is_kept_as_that() -> None:
+    """Where the router's own message tells of its attempts, it says of each whether it was paid at the price of a batch."""
+    costs = CostCallbackHandler(prices=half_in_batch)
+    batched = cheap(AIMessage(SURE, response_metadata={"service_tier": "batch"}))
+    routed(batched).generate([[HumanMessage(SIMPLE)]], callbacks=[costs])
+    [record] = costs.records()
+
+    assert record.usage
+    assert (record.batch, record.cost) == (True, half_in_batch("cheap", record.usage, batch=True))
+
+
 @each_colour
 def test_a_hit_below_the_router_costs_nothing(call: Any) -> None:
     """What the cache of a tier answers is not charged to a budget."""
