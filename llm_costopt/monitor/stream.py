@@ -38,7 +38,10 @@ class _Call:
     about: About | None
     cost: Decimal | None
     saved: Mapping[str, Decimal]
-    replaces: str | None
+    escalated: bool
+    """Whether its request counts among the escalated."""
+    waits: bool
+    """Whether it failed and its request is not counted yet, since another call is to stand in."""
 
 
 class Stream:
@@ -63,11 +66,16 @@ class Stream:
             is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
             replaces = None if record.shadow else record.replaces
             before = self._calls.get(replaces) if replaces else None
-            # A draft that is told late, or that replaced one itself, is of a request that has counted.
-            escalates = replaces is not None and not (is_spared or is_draft or (before and before.replaces))
-            self._calls.put(record.id, _Call(about=about, cost=record.cost, saved=saved, replaces=replaces))
+            escalated = before is not None and before.escalated
+            # A draft that is told late is of a request that has counted.
+            escalates = replaces is not None and not (escalated or is_spared or is_draft)
+            waits = is_spared and not (replaces or is_draft)
+            begins = before is not None and before.waits if replaces else not (record.shadow or waits)
+            self._calls.put(
+                record.id,
+                _Call(about=about, cost=record.cost, saved=saved, escalated=escalates or escalated, waits=waits),
+            )
             taken_back = self._reject(replaces) if replaces else {}
-        begins = not (record.shadow or replaces or is_spared)
         return News(
             begins=begins,
             routed=begins and (record.complexity or record.tier) is not None and has_routed(record.why),
@@ -89,7 +97,7 @@ class Stream:
         call = self._calls.get(draft)
         if call is None:
             return {}
-        self._calls.put(draft, replace(call, about=None, saved={}))
+        self._calls.put(draft, replace(call, about=None, saved={}, waits=False))
         back = {cause: -amount for cause, amount in call.saved.items()}
         for cause, amount in _charged(call.cost).items():
             back[cause] = back.get(cause, Decimal(0)) + amount

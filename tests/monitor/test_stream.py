@@ -37,6 +37,8 @@ MIDDLE = replace(STAND_IN, id="middle", error="TimeoutError", spare=True, cost=N
 FIRST = replace(DRAFT, id="first of three")
 SECOND = replace(DRAFT, id="second of three", replaces="first of three")
 THIRD = replace(STRONG, id="third of three", replaces="second of three")
+CUT_OFF = replace(DRAFT, id="cut off", error="LengthFinishReasonError", spare=True, saved=None)
+ANEW = replace(STRONG, id="anew", replaces="cut off")
 OBSERVED = call("observed", complexity="simple", tier="strong", why="observe: cheap would answer; short", saved=Saved())
 SCRIPT = [
     DRAFT,
@@ -54,6 +56,8 @@ SCRIPT = [
     FIRST,
     SECOND,
     THIRD,
+    CUT_OFF,
+    ANEW,
 ]
 
 
@@ -72,13 +76,13 @@ def test_the_sums_are_those_of_the_ledger(records: list[CallRecord]) -> None:
                 saved[cause] += amount  # type: ignore[assignment]  # a Counter adds up whatever is a number
         summary = ledger.summary()
 
-    assert counts["requests"] == summary.requests == 8
+    assert counts["requests"] == summary.requests == 9
     assert counts["escalated"] / counts["routed"] == summary.escalation_rate == 1.0
     assert counts["unpriced"] == summary.unpriced == 1
     assert {f.name: saved[f.name] for f in fields(Saved)} == {
         f.name: getattr(summary.saved, f.name) for f in fields(Saved)
     }
-    assert saved["router"] == Decimal(-9)  # the drafts and the shadow call came on top
+    assert saved["router"] == Decimal(-10)  # the drafts and the shadow call came on top
     assert saved["prompt_cache"] == Decimal(7)
 
 
