@@ -25,8 +25,9 @@ _COMPLEX = re.compile(
     r"|design (?:a|an|the)|architect(?:ure)?|refactor|debug|optimi[sz]e|implement|algorithm|time complexity|root cause"
     r"|strateg(?:y|ies)|evaluate|critique|comprehensive|in[- ]depth|essay|business plan|roadmap|migrat(?:e|ion)"
     r"|explain why|reason(?:ing)? through|think through|multi-?step|race condition|deadlock|concurren(?:t|cy)|thread-?safe"
-    r"|write (?:a|an|the) (?:\w+ )?(?:program|class|parser|scheduler|simulation|report|proposal|test suite))\b",
+    r"|write (?:a|an|the)(?= (?:\w+ )?(?:program|class|parser|scheduler|simulation|report|proposal|test suite)\b))\b",
 )
+"""What it finds is kept as the reason: no word of the user's own may be in it."""
 _SIMPLE = re.compile(
     r"^\W*(?:hi|hello|hey|thanks?|thank you|good (?:morning|afternoon|evening)|bye|ok(?:ay)?|yes|no|great|cool)\b"
     r"|^\W*(?:what(?:['’]s| is| are| was| were)|who(?:['’]s)?|when|where|which|define|spell)\b"
