@@ -178,10 +178,12 @@ class Alerts:
         return alert
 
     def _facts(self, now: float) -> Facts | None:
-        budgets, batches = {}, None
+        budgets: dict[str, tuple[float, float]] = {}
+        batches = None
         for budget in self._budgets:
             with self._guard():
-                budgets[name_of(budget)] = float(budget.spent / budget.usd), budget.elapsed
+                name, stands = name_of(budget), (float(budget.spent / budget.usd), budget.elapsed)
+                budgets[name] = max(stands, budgets.get(name, stands))  # two may have one name: those of two routers
         with self._guard():
             batches = self._batches() if self._batches else None
         with self._guard():

@@ -211,6 +211,16 @@ def test_budgets() -> None:
     assert desk.seen() == [("LLMBudgetSpent", "search per day", "firing")]
 
 
+@pytest.mark.parametrize("spent", [("9.9", "1"), ("1", "9.9")])
+def test_of_budgets_with_one_name_the_one_that_is_short_is_told(spent: tuple[str, str]) -> None:
+    """Two routers may each have a budget of a day without a tag: neither hides the other."""
+    budgets = [Budget(10, clock=lambda: 12 * HOUR) for _ in spent]
+    for budget, usd in zip(budgets, spent, strict=True):
+        budget.charge(float(usd))
+
+    assert ("LLMBudgetSpent", "all per day", "firing") in Desk(budgets=budgets).seen()
+
+
 def test_the_beginning_of_a_budget_is_no_matter() -> None:
     """A fifth of a day's budget in its first hour is uneven traffic, not yet a pace."""
     budget = Budget(10, per="day", clock=lambda: HOUR)
