@@ -160,7 +160,7 @@ class Ledger:
         The newest score of a source counts. The record may be appended later.
         Raises ValueError for any other score, and sqlite3.Error if it cannot be written.
         """
-        if not 0 <= score <= 1:
+        if not isinstance(score, Real) or not 0 <= score <= 1:
             raise ValueError(f"a score is from 0 (bad) to 1 (good), not {score!r}")
         self._db.run(_SCORE, id, source, self._clock(), float(score))
 
