@@ -138,9 +138,11 @@ class Route:
         """Find the newest answer in the conversation, and the tier that gave it; None if no router of ours did."""
         names = {self.router.tier_name(tier): tier for tier in range(len(self.router.tiers))}
         last = next((m for m in reversed(self.messages) if isinstance(m, AIMessage)), None)
-        mark = (last.response_metadata.get(MARK) or {}) if last else {}
+        mark = last.response_metadata.get(MARK) if last else None
+        if not isinstance(mark, Mapping):  # whoever keeps conversations may make texts of what comes with them
+            return None, 0
         # A router that observes goes on with the conversation where it would have been.
-        tier = names.get(mark.get("would") or mark.get("tier", ""))
+        tier = names.get(str(mark.get("would") or mark.get("tier")))
         return (None, 0) if tier is None else (last, tier)
 
     def _flow(self, run: Run) -> Generator[Call, Any, Outcome[Any]]:

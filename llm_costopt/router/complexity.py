@@ -37,6 +37,8 @@ _SIMPLE = re.compile(
     r"|^\W*how (?:many|much|old|long|far|tall|do i|can i|do you)\b",
 )
 
+_BEFORE = re.compile(r"^\W+")
+
 
 def complexity(question: Question) -> tuple[Level, str]:
     """Call a request simple, medium or complex, and say which rule did.
@@ -52,7 +54,7 @@ def complexity(question: Question) -> tuple[Level, str]:
     if question.with_schema or question.with_tools:
         return "medium", "structured output" if question.with_schema else "tools"
     if task.words <= SHORT and (found := _SIMPLE.search(text)):
-        return "simple", f"“{found[0].strip()}”"
+        return "simple", f"“{_BEFORE.sub('', found[0])}”"
     return "medium", "no rule applies"
 
 

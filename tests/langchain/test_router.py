@@ -1400,6 +1400,18 @@ def test_a_tool_loop_stays_on_its_tier(call: Any) -> None:
 
 
 @each_colour
+@pytest.mark.parametrize("kept", ["{'tier': 'strong'}", ["strong"], {"tier": ["strong"]}, {"would": 5}, 1], ids=str)
+def test_a_conversation_that_was_kept_otherwise(call: Any, kept: Any) -> None:
+    """What a store of conversations has made of the mark of an earlier answer breaks no later turn."""
+    earlier = AIMessage(BEST, response_metadata={"llm_costopt": kept})
+    reply = call(
+        RouterChatModel(cheap=cheap(SURE), strong=strong()), [HumanMessage("Hi"), earlier, HumanMessage(SIMPLE)]
+    )
+
+    assert reply.text == SURE
+
+
+@each_colour
 def test_the_router_as_middleware(call: Any) -> None:
     """An agent whose model is strong asks the cheaper one first, tools and all; one router serves all its calls."""
     first, best = cheap(calling("add", {"a": 1, "b": 2}), "One and two make three."), strong()

@@ -74,6 +74,12 @@ def test_a_reason_holds_no_word_of_the_users_own(text: str) -> None:
     assert why in {"“write a”", "“write the”"}
 
 
+@pytest.mark.parametrize("text", ["🤫 what is the plan?", "\ud83d what is this?", "- ¿what is it?"])
+def test_a_reason_holds_no_sign_of_the_users_own(text: str) -> None:
+    """Nor what stands before the rule's first word."""
+    assert complexity(asking(text)) == ("simple", "“what is”")
+
+
 @pytest.mark.parametrize("text", [EVERYDAY, "Rewrite my email so that it sounds friendlier", "", "?"])
 def test_medium(text: str) -> None:
     """What no rule knows is tried with the cheap model and checked."""
