@@ -8,6 +8,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -15,7 +16,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
 from langchain_costopt._front import Front, as_chunk
 from langchain_costopt._judge import judge_of
-from langchain_costopt._usage import is_from_cache, usage
+from langchain_costopt._usage import is_batch, is_from_cache, usage
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
 from llm_costopt.router.cascade import Attempt, Call, Outcome
@@ -49,6 +50,8 @@ class Route:
     """How long the answer may be; 0 if nobody said."""
     front: Front | None = None
     """The request's place in the router's cache; None if the router has none."""
+    handlers: Sequence[BaseCallbackHandler] | None = None
+    """Who is told of calls beside the request, where its own calls are silent; None where they are not."""
 
     def call(self, _: Any, config: RunnableConfig) -> Any:
         """Look in the cache, then ask tier after tier, blocking, and return the accepted reply."""
@@ -135,9 +138,11 @@ class Route:
         """Find the newest answer in the conversation, and the tier that gave it; None if no router of ours did."""
         names = {self.router.tier_name(tier): tier for tier in range(len(self.router.tiers))}
         last = next((m for m in reversed(self.messages) if isinstance(m, AIMessage)), None)
-        mark = (last.response_metadata.get(MARK) or {}) if last else {}
+        mark = last.response_metadata.get(MARK) if last else None
+        if not isinstance(mark, Mapping):  # whoever keeps conversations may make texts of what comes with them
+            return None, 0
         # A router that observes goes on with the conversation where it would have been.
-        tier = names.get(mark.get("would") or mark.get("tier", ""))
+        tier = names.get(str(mark.get("would") or mark.get("tier")))
         return (None, 0) if tier is None else (last, tier)
 
     def _flow(self, run: Run) -> Generator[Call, Any, Outcome[Any]]:
@@ -151,15 +156,19 @@ class Route:
             said = message if attempt is outcome.attempts[-1] else _raw(attempt.reply)
             used = usage(said) if said is not None else None
             is_hit = said is not None and is_from_cache(said.usage_metadata)  # of a cache below the router
-            usd = 0.0 if is_hit else self._cost(attempt.call, used)
+            usd = (
+                0.0
+                if is_hit
+                else self._cost(attempt.call, used, batch=said is not None and is_batch(said.response_metadata))
+            )
             run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         run.finish(outcome, answer, lambda tier: _answer(self._beside(tier, config)))
 
-    def _cost(self, call: Call, used: Usage | None) -> float | None:
+    def _cost(self, call: Call, used: Usage | None, *, batch: bool) -> float | None:
         model = self._model(call)
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
-        return usd_of(self.router.prices or _list(), model_name(model), used, provider_of(model))
+        return usd_of(self.router.prices or _list(), model_name(model), used, provider_of(model), batch=batch)
 
     def _beside(self, tier: int, config: RunnableConfig) -> Any:
         """Ask a tier for comparison only."""
@@ -170,7 +179,7 @@ class Route:
         """Tell handlers that a call is made beside the request, and hide it from LangGraph's token stream."""
         said = {"llm_costopt_shadow": True, "llm_costopt_baseline": model_name(self.router.strong), **about}
         return RunnableConfig(
-            callbacks=config.get("callbacks"),
+            callbacks=config.get("callbacks") if self.handlers is None else list(self.handlers),
             metadata={**config.get("metadata", {}), **said},
             tags=[*config.get("tags", []), "nostream"],
         )
@@ -245,6 +254,7 @@ class Route:
             strong=model_name(self.router.strong),
             usage=dict(message.usage_metadata) if message and message.usage_metadata else None,
             cache=said.get(MARK, {}).get("cache"),
+            batch=is_batch(said),
         )
 
 

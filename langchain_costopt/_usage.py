@@ -7,6 +7,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from pydantic import BaseModel
 
+from langchain_costopt._convert import MARK
 from llm_costopt.reported import counted, usage_of_openai
 from llm_costopt.types import Usage
 
@@ -23,6 +24,13 @@ def usage(message: BaseMessage) -> Usage | None:
 def is_from_cache(reported: Mapping[str, Any] | None) -> bool:
     """Tell by core's own mark whether any cache gave the reply; apart from it, it looks like a paid one."""
     return (reported or {}).get("total_cost") == 0
+
+
+def is_batch(said: Mapping[str, Any]) -> bool:
+    """Tell by the metadata of a message whether it was paid at the price of a batch."""
+    counts = said.get("usage")  # where Anthropic says it
+    tiers = (said.get("service_tier"), counts.get("service_tier") if isinstance(counts, Mapping) else None)
+    return "batch" in tiers or bool((said.get(MARK) or {}).get("batch"))
 
 
 def usage_of_result(result: LLMResult, *, prompts: int = 1) -> Usage | None:

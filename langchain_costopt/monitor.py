@@ -11,11 +11,11 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from typing_extensions import override
 
 from langchain_costopt._convert import MARK, ROUTER, messages_of
-from langchain_costopt._usage import is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
+from langchain_costopt._usage import is_batch, is_from_cache, usage_of_error, usage_of_metadata, usage_of_result
 from llm_costopt.account import Price
 from llm_costopt.endpoints import served
 from llm_costopt.monitor.keeper import Keeper
@@ -189,7 +189,7 @@ def _answers(response: LLMResult, start: _Start, now: float) -> list[_Unpriced]:
         cost=None,
         latency=start.latency(now),
         cache=cache,
-        batch=cache is None and _is_batch(said, ours),
+        batch=cache is None and is_batch(said),
         tags=start.tags,
         request=None if cache else start.request,
         **start.serves,
@@ -218,6 +218,9 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
 
 def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: float) -> list[_Unpriced]:
     """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for."""
+    decided = decision_of(start.metadata, "llm_costopt_")
+    # No other tier stands in for an answer of which something was shown, nor for a call that was interrupted.
+    decided["spare"] &= isinstance(error, Exception) and not _has_begun(said)
     record = CallRecord(
         id=start.run,
         at=now,
@@ -230,9 +233,13 @@ def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: f
         error=type(error).__name__,
         request=start.request,
         **start.serves,
-        **decision_of(start.metadata, "llm_costopt_"),
+        **decided,
     )
     return [(record, start.metadata.get("llm_costopt_baseline"), None)]
+
+
+def _has_begun(said: LLMResult | None) -> bool:
+    return said is not None and any(isinstance(g, ChatGenerationChunk) for gs in said.generations for g in gs)
 
 
 def _turn(prompts: list[str]) -> tuple[Message, ...]:
@@ -247,9 +254,3 @@ def _once(name: str | None) -> str | None:
 
 def _cache(kind: CacheKind | None, reported: Mapping[str, Any] | None) -> CacheKind | None:
     return kind or ("exact" if is_from_cache(reported) else None)
-
-
-def _is_batch(said: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
-    counts = said.get("usage")  # where Anthropic says it
-    tiers = (said.get("service_tier"), counts.get("service_tier") if isinstance(counts, Mapping) else None)
-    return bool(ours.get("batch")) or "batch" in tiers

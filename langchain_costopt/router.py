@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, BaseRunManager, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.model_profile import ModelProfile
@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 _OF_TIERS = frozenset({"temperature", "max_tokens", "timeout", "stop", "max_retries", "api_key", "streaming"})
 """What LangChain asks every chat model to be made with; a router has nothing to do with it."""
-
-_SILENT = RunnableConfig(callbacks=[])
-"""For tiers whose run is reported by the router itself."""
 
 
 class RouterChatModel(RouterOptions, BaseChatModel):
@@ -227,45 +224,56 @@ class RouterChatModel(RouterOptions, BaseChatModel):
     # model that runs: its tiers are then silent, and its own message carries what they used. It has looked in the
     # router's cache by then.
 
-    def _uncached(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Route:
-        return replace(self._route(messages, stop, kwargs), front=None)
+    def _uncached(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+        run_manager: BaseRunManager | None,
+    ) -> tuple[Route, RunnableConfig]:
+        handlers = () if run_manager is None else run_manager.handlers
+        return replace(self._route(messages, stop, kwargs), front=None, handlers=handlers), _silent(run_manager)
 
     def _generate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(self._uncached(messages, stop, kwargs).call(None, _SILENT))
+        route, silent = self._uncached(messages, stop, kwargs, run_manager)
+        return _result(route.call(None, silent))
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return _result(await self._uncached(messages, stop, kwargs).acall(None, _SILENT))
+        route, silent = self._uncached(messages, stop, kwargs, run_manager)
+        return _result(await route.acall(None, silent))
 
     def _stream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in self._uncached(messages, stop, kwargs).stream(None, _SILENT):
+        route, silent = self._uncached(messages, stop, kwargs, run_manager)
+        for chunk in route.stream(None, silent):
             yield ChatGenerationChunk(message=chunk)
 
     async def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
-        run_manager: AsyncCallbackManagerForLLMRun | None = None,  # noqa: ARG002
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async for chunk in self._uncached(messages, stop, kwargs).astream(None, _SILENT):
+        route, silent = self._uncached(messages, stop, kwargs, run_manager)
+        async for chunk in route.astream(None, silent):
             yield ChatGenerationChunk(message=chunk)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -273,14 +281,17 @@ class RouterChatModel(RouterOptions, BaseChatModel):
         name = kwargs.get("model") or "|".join(str(model_name(tier)) for tier in self.tiers)
         return LangSmithParams(**{**params, "ls_provider": ROUTER, "ls_model_name": name})
 
-    def _resolve_model_profile(self) -> ModelProfile | None:
-        """Promise only what all tiers can do: the smallest limit, and no structured output of one provider's kind."""
+    def _resolve_model_profile(self) -> ModelProfile:
+        """Promise only what all tiers can do: the smallest limit, and no structured output of one provider's kind.
+
+        Never None: the host sets what it is given when anything is set, and to set it is to set something.
+        """
         profiles: list[dict[str, Any]] = [{**(tier.profile or {})} for tier in self.tiers]
         shared = {
             k: min(p[k] for p in profiles) for k in profiles[0] if all(isinstance(p.get(k), int) for p in profiles)
         }
         shared.pop("structured_output", None)
-        return cast("ModelProfile", shared) or None
+        return cast("ModelProfile", shared)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Tokenize as the strong model does."""
@@ -289,6 +300,14 @@ class RouterChatModel(RouterOptions, BaseChatModel):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Count as the strong model does."""
         return self.strong.get_num_tokens_from_messages(messages, tools)
+
+
+def _silent(run_manager: BaseRunManager | None) -> RunnableConfig:
+    """Give the request's tags and metadata to tiers whose run is reported by the router itself."""
+    if run_manager is None:
+        return RunnableConfig(callbacks=[])
+    about = {name: value for name, value in run_manager.metadata.items() if not name.startswith("ls_")}
+    return RunnableConfig(callbacks=[], tags=run_manager.tags, metadata=about)
 
 
 def _plain(method: Any) -> Any:

@@ -145,8 +145,9 @@ class Route:
     def _settled(self, run: Run, outcome: Outcome[Reply]) -> dict[str, Any]:
         """Tell the core what the calls cost, and how to get another tier's answer; return the mark."""
         for attempt in outcome.attempts:
-            used = attempt.reply.reading.usage if attempt.reply else None
-            usd = 0.0 if _kind_of(attempt.reply) else self._cost(attempt.call, used)
+            reading = attempt.reply.reading if attempt.reply else Reading()
+            used = reading.usage
+            usd = 0.0 if _kind_of(attempt.reply) else self._cost(attempt.call, used, batch=reading.batch)
             run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         last, mark = outcome.reply.reading.last, self._mark(run, outcome)
         if isinstance(last, ChatResponse):
@@ -163,11 +164,11 @@ class Route:
         wants_json = isinstance(schema, Mapping) and schema.get("type") in {"json_schema", "json_object"}
         return replace(answer, invalid="structured output") if wants_json and not _is_json(answer.text) else answer
 
-    def _cost(self, call: Call, used: Usage | None) -> float | None:
+    def _cost(self, call: Call, used: Usage | None, *, batch: bool) -> float | None:
         if used is None or not (self.router.budgets or self.router.max_cost_per_request):
             return None
         asked = model_of(self._model(call))
-        return usd_of(self.router.prices or _list(), asked.name, used, asked.provider)
+        return usd_of(self.router.prices or _list(), asked.name, used, asked.provider, batch=batch)
 
     def _beside(self, tier: int) -> Answer:
         """Ask a tier for comparison only."""
@@ -209,6 +210,7 @@ class Route:
             strong=self._strong,
             usage=asdict(reading.usage) if reading and reading.usage else None,
             cache=_kind_of(attempt.reply),
+            batch=bool(reading and reading.batch),
         )
 
 

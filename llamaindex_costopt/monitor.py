@@ -168,7 +168,7 @@ class CostEventHandler(BaseEventHandler):
         elif isinstance(event, _End):
             self._ended(span, event)
         elif isinstance(event, ExceptionEvent):
-            self._broke(span, type(event.exception).__name__)
+            self._broke(span, event.exception)
 
     def _started(self, span: str, event: _Start) -> None:
         if event.model_dict.get("class_name") == StructuredLLM.class_name():
@@ -213,14 +213,17 @@ class CostEventHandler(BaseEventHandler):
             call.reading.add(event.response)
         self._keep(call, estimate=True, error=None)
 
-    def _broke(self, span: str, error: str) -> None:
+    def _broke(self, span: str, error: BaseException | None) -> None:
         if call := self._running.pop(span, None):
             # What a stream said before it broke or was closed is paid for.
             said = call.reading.last is not None
-            self._keep(call, estimate=said, error=error)
+            # No other tier stands in for an answer of which something was shown, nor for a call that was interrupted.
+            is_final = said or not isinstance(error, Exception)
+            self._keep(call, estimate=said, error=type(error).__name__, is_final=is_final)
 
-    def _keep(self, call: _Call, *, estimate: bool, error: str | None) -> None:
-        now, model = self._keeper.now(), call.event.model_dict
+    def _keep(self, call: _Call, *, estimate: bool, error: str | None, is_final: bool = False) -> None:
+        now, model, decided = self._keeper.now(), call.event.model_dict, decision_of(call.facts)
+        decided["spare"] &= not is_final
         record = CallRecord(
             id=str(call.facts.get("call") or call.event.id_),
             at=now,
@@ -234,7 +237,7 @@ class CostEventHandler(BaseEventHandler):
             error=error,
             request=call.request,
             **call.serves,
-            **decision_of(call.facts),
+            **decided,
         )
         texts = (call.asked, call.reading.answer().text) if error is None and self._keeper.keeps_text else None
         self._keeper.keep(record, call.facts.get("baseline"), texts)
@@ -260,11 +263,11 @@ class CostEventHandler(BaseEventHandler):
 class _Spans(NullSpanHandler):
     """Knows which span lies in which, and tells of those that fail; a span that has ended is forgotten."""
 
-    _dropped: Callable[[str, str], Any] = PrivateAttr()
+    _dropped: Callable[[str, BaseException | None], Any] = PrivateAttr()
     _parents: dict[str, str | None] = PrivateAttr(default_factory=dict)
     _others: set[str] = PrivateAttr(default_factory=set)
 
-    def __init__(self, dropped: Callable[[str, str], Any]) -> None:
+    def __init__(self, dropped: Callable[[str, BaseException | None], Any]) -> None:
         super().__init__()
         self._dropped = dropped
 
@@ -299,7 +302,7 @@ class _Spans(NullSpanHandler):
     def span_drop(self, *_: Any, **kwargs: Any) -> None:
         """Forget a span that failed, and tell of it."""
         self.span_exit(id_=kwargs["id_"])
-        self._dropped(kwargs["id_"], type(kwargs.get("err")).__name__)
+        self._dropped(kwargs["id_"], kwargs.get("err"))
 
 
 def _function(span: str) -> str:

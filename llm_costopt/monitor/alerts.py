@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from llm_costopt.monitor.alert_rules import Rule, Severity, default_rules
 from llm_costopt.monitor.guarded import Guard, callables
@@ -35,7 +35,7 @@ class Alert:
     limit: float
     """The value from which on it fires."""
     text: str
-    """A sentence for people; it holds no text of a request."""
+    """A sentence for people, of an alert that ends the one that it began with; it holds no text of a request."""
     at: float
     """When it was seen, in seconds since the epoch."""
 
@@ -62,7 +62,7 @@ class Alerts:
         clock: tells the time in seconds since the epoch.
 
     Raises:
-        TypeError: a sink or *batches* cannot be called, or *budgets* is no list.
+        TypeError: a sink, *summary* or *batches* cannot be called, or *budgets* or *rules* is no list of such.
         ValueError: *every* is no number above 0.
     """
 
@@ -80,8 +80,10 @@ class Alerts:
         if every is not None and not (isinstance(every, Real) and 0 < every <= threading.TIMEOUT_MAX):
             raise ValueError(f"every is a number of seconds above 0, or None for no looks of its own, not {every!r}")
         check_watched(budgets, batches)
+        if not callable(summary) and summary is not None:
+            raise TypeError(f"summary is a function, such as ledger.summary of a Ledger, not {type(summary).__name__}")
         self._sinks = callables(sinks)
-        self._rules = default_rules() if rules is None else tuple(rules)
+        self._rules = default_rules() if rules is None else _checked(rules)
         self._summary, self._budgets, self._batches = summary, budgets, batches
         self._every, self._clock = every, clock
         self._guard = Guard("An alert")
@@ -155,9 +157,10 @@ class Alerts:
     def _turn(self, rule: Rule, about: str, value: float, now: float) -> Alert | None:
         """Tell whether the alert begins or ends at *value*."""
         key = rule.name, about
-        was = key in self._firing
-        if rule.state(value, firing=was) == was:
+        was = self._firing.get(key)
+        if rule.state(value, firing=was is not None) is (was is not None):
             return None
+        says = rule.says.format(value=value, about=about, limit=rule.limit)
         alert = Alert(
             name=rule.name,
             state="resolved" if was else "firing",
@@ -165,7 +168,7 @@ class Alerts:
             severity=rule.severity,
             value=value,
             limit=rule.limit,
-            text=rule.says.format(value=value, about=about, limit=rule.limit),
+            text=f"Over: {was.text}" if was else says,  # what is measured now is not what the sentence says
             at=now,
         )
         if was:
@@ -175,10 +178,12 @@ class Alerts:
         return alert
 
     def _facts(self, now: float) -> Facts | None:
-        budgets, batches = {}, None
+        budgets: dict[str, tuple[float, float]] = {}
+        batches = None
         for budget in self._budgets:
             with self._guard():
-                budgets[name_of(budget)] = float(budget.spent / budget.usd), budget.elapsed
+                name, stands = name_of(budget), (float(budget.spent / budget.usd), budget.elapsed)
+                budgets[name] = max(stands, budgets.get(name, stands))  # two may have one name: those of two routers
         with self._guard():
             batches = self._batches() if self._batches else None
         with self._guard():
@@ -190,6 +195,13 @@ class Alerts:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _checked(rules: Any) -> tuple[Rule, ...]:
+    found = tuple(rules) if isinstance(rules, Iterable) else (None,)
+    if not all(isinstance(rule, Rule) for rule in found):
+        raise TypeError("rules is a list of what the functions of llm_costopt.monitor.alert_rules give: [hit_rate()]")
+    return found
 
 
 def _look(alerts: "weakref.ref[Alerts]", closed: threading.Event, every: float) -> None:

@@ -37,10 +37,11 @@ ON CONFLICT (id) DO NOTHING
 """
 
 # A draft saves nothing: the call that replaced it is compared with the baseline, and the draft came on top.
-# The second condition serves a draft whose record arrives late.
+# The last condition serves a draft whose record arrives late, the first one also a draft that came as an error, which has
+# saved nothing but was paid for.
 _REJECT = """
 UPDATE calls SET rejected = 1, saved_cache = 0, saved_batch = 0, saved_prompt_cache = 0, saved_router = -cost
-WHERE NOT rejected AND NOT :shadow
+WHERE (NOT rejected OR saved_router IS NULL) AND NOT :shadow
 AND (id = :replaces OR (id = :id AND EXISTS (SELECT 1 FROM calls WHERE replaces = :id AND NOT shadow)))
 """
 
@@ -159,7 +160,7 @@ class Ledger:
         The newest score of a source counts. The record may be appended later.
         Raises ValueError for any other score, and sqlite3.Error if it cannot be written.
         """
-        if not 0 <= score <= 1:
+        if not isinstance(score, Real) or not 0 <= score <= 1:
             raise ValueError(f"a score is from 0 (bad) to 1 (good), not {score!r}")
         self._db.run(_SCORE, id, source, self._clock(), float(score))
 

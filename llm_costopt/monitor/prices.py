@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llm_costopt.types import Usage
 
@@ -65,11 +65,18 @@ class Prices:
             written to a prompt cache, and those of audio, then cost what input and output cost.
 
     Raises:
+        TypeError: *overrides* is no mapping of models by their names.
         ValueError: an override is not two or three amounts of at least 0.
     """
 
     def __init__(self, overrides: Mapping[str, Sequence[Amount]] | None = None) -> None:
-        self._own = {model.lower(): _rates(model, amounts) for model, amounts in (overrides or {}).items()}
+        given: Any = {} if overrides is None else overrides
+        if not (isinstance(given, Mapping) and all(isinstance(model, str) for model in given)):
+            raise TypeError(
+                "prices are given by the model's name, such as Prices({'my-model': (0.15, 0.60)}) in US dollars per "
+                f"million tokens, not {overrides!r}"
+            )
+        self._own = {model.lower(): _rates(model, amounts) for model, amounts in given.items()}
         self._listed_as: dict[tuple[str, str | None], tuple[str, str | None]] = {}
         self._warned: set[str] = set()
 

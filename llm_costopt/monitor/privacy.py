@@ -17,6 +17,8 @@ VARIABLE = "LLM_COSTOPT_HASH_KEY"
 Redact = Callable[[str], str]
 """Takes out of a text what must not be kept."""
 
+_BYTES = 32
+
 MOST_CHARACTERS = 4000
 """Of a text that is kept."""
 
@@ -26,11 +28,19 @@ def key_for(given: str | None, ledger: Path | None) -> bytes:
 
     One is drawn if there is none yet, and kept for its owner's eyes only; without a file it ends with the process.
     Whoever has the key can test whether a text was asked, so it is not in the ledger itself.
+
+    Raises ValueError if the file beside the ledger holds something else.
     """
     if named := given or os.environ.get(VARIABLE):
         return blake2b(named.encode()).digest()
-    drawn = secrets.token_hex(32)
-    return bytes.fromhex(drawn if ledger is None else _shared(ledger.with_name(f"{ledger.name}.key"), drawn))
+    if ledger is None:
+        return secrets.token_bytes(_BYTES)
+    path, key = ledger.with_name(f"{ledger.name}.key"), b""
+    with suppress(ValueError):
+        key = bytes.fromhex(_shared(path, secrets.token_hex(_BYTES)))
+    if len(key) != _BYTES:
+        raise ValueError(f"{str(path)!r} does not hold the ledger's key of hashes: delete it, and another one is drawn")
+    return key
 
 
 def hash_of(key: bytes, messages: Sequence[Message], *about: Any) -> str:

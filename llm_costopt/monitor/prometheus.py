@@ -199,12 +199,16 @@ class _Watched(Collector):
                 ("llm_budget_elapsed_ratio", "Part of the period that has passed."),
             )
         )
+        found: dict[tuple[str, str], tuple[float, float, float]] = {}
         for budget in self._budgets:
             with self._guard():
-                labels = [budget.tag or "all", budget.per]
+                labels = budget.tag or "all", budget.per
                 read = float(budget.usd), float(budget.spent), budget.elapsed
-                for metric, amount in zip((usd, spent, elapsed), read, strict=True):
-                    metric.add_metric(labels, amount)
+                # Of two with one name, as two routers may have them, a scrape can hold one: that which is shorter.
+                found[labels] = max(read, found.get(labels, read), key=lambda one: one[1] / one[0])
+        for labels, read in found.items():
+            for metric, amount in zip((usd, spent, elapsed), read, strict=True):
+                metric.add_metric(labels, amount)
         return [usd, spent, elapsed] if self._budgets else []
 
     def _of_batches(self) -> list[Metric]:

@@ -27,7 +27,7 @@ def report(
         raise ValueError("--hours and --days say the same: give one of them")
     if not 0 < max_error < 1 or not 0 < target_quality <= 1:
         raise ValueError("--max-error and --target-quality are shares, such as 0.01 and 0.95")
-    if out.exists() and out.samefile(ledger):
+    if out.exists() and ledger.exists() and out.samefile(ledger):
         raise ValueError(f"{out} is the ledger itself: give the report another name")
     with open_ledger(ledger) as opened:
         write_report(

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Literal
 
@@ -26,7 +26,7 @@ class News:
     routed: bool
     """Whether it begins a request for which a router decided, and did not merely observe."""
     escalates: bool
-    """Whether it replaces a rejected draft."""
+    """Whether it is the first that replaces a rejected draft of its request; with more than two tiers there may be more."""
     unpriced: bool
     """Whether it succeeded at an unknown cost."""
     saved: Mapping[str, Decimal]
@@ -38,6 +38,10 @@ class _Call:
     about: About | None
     cost: Decimal | None
     saved: Mapping[str, Decimal]
+    escalated: bool
+    """Whether its request counts among the escalated."""
+    waits: bool
+    """Whether it failed and its request is not counted yet, since another call is to stand in."""
 
 
 class Stream:
@@ -59,11 +63,19 @@ class Stream:
             is_draft = self._replaced.get(record.id) is not None
             saved = _charged(record.cost) if record.shadow or is_draft else _saved(record.saved)
             about = None if record.shadow or is_draft else _about(record)
-            self._calls.put(record.id, _Call(about=about, cost=record.cost, saved=saved))
-            escalates = record.replaces is not None and not record.shadow
-            taken_back = self._reject(record.replaces) if record.replaces and escalates else {}
-        is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
-        begins = not (record.shadow or escalates or is_spared)
+            is_spared = record.spare and record.error is not None  # the call that stands in for it is the request
+            replaces = None if record.shadow else record.replaces
+            before = self._calls.get(replaces) if replaces else None
+            escalated = before is not None and before.escalated
+            # A draft that is told late is of a request that has counted.
+            escalates = replaces is not None and not (escalated or is_spared or is_draft)
+            waits = is_spared and not (replaces or is_draft)
+            begins = before is not None and before.waits if replaces else not (record.shadow or waits)
+            self._calls.put(
+                record.id,
+                _Call(about=about, cost=record.cost, saved=saved, escalated=escalates or escalated, waits=waits),
+            )
+            taken_back = self._reject(replaces) if replaces else {}
         return News(
             begins=begins,
             routed=begins and (record.complexity or record.tier) is not None and has_routed(record.why),
@@ -85,7 +97,7 @@ class Stream:
         call = self._calls.get(draft)
         if call is None:
             return {}
-        self._calls.put(draft, _Call(about=None, cost=call.cost, saved={}))
+        self._calls.put(draft, replace(call, about=None, saved={}, waits=False))
         back = {cause: -amount for cause, amount in call.saved.items()}
         for cause, amount in _charged(call.cost).items():
             back[cause] = back.get(cause, Decimal(0)) + amount

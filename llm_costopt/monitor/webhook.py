@@ -1,6 +1,7 @@
 """Alerts as JSON to a URL, from a thread of their own."""
 
 import json
+import math
 import os
 import queue
 import threading
@@ -81,7 +82,7 @@ class Webhook:
         while True:
             alert = waiting.get()
             with self._guard():
-                self._send(json.dumps(asdict(alert)).encode())
+                self._send(_body(alert))
             waiting.task_done()
 
     def _send(self, body: bytes) -> None:
@@ -110,6 +111,12 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         """Go nowhere."""
+
+
+def _body(alert: Alert) -> bytes:
+    # JSON has no infinity, which is when the next job expires if none runs.
+    said = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(alert).items()}
+    return json.dumps(said).encode()
 
 
 def _is_usable(url: str) -> bool:

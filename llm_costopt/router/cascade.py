@@ -37,7 +37,7 @@ class Call:
     spare: bool
     """Whether another tier is asked if this call fails."""
     replaces: str | None
-    """The id of the call whose draft was rejected just before; None if there is none."""
+    """The id of the call whose draft was rejected last; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,8 @@ def cascade(
         attempts.append(attempt)
         if then is None:
             return Outcome(first=first, attempts=tuple(attempts), skipped=dict(skipped or {}))
-        replaces = call.id if attempt.result == "rejected" else None
+        if attempt.result == "rejected":  # whoever stands in for a tier that failed replaces the same draft
+            replaces = call.id
         step = then
 
 

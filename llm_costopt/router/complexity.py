@@ -25,8 +25,9 @@ _COMPLEX = re.compile(
     r"|design (?:a|an|the)|architect(?:ure)?|refactor|debug|optimi[sz]e|implement|algorithm|time complexity|root cause"
     r"|strateg(?:y|ies)|evaluate|critique|comprehensive|in[- ]depth|essay|business plan|roadmap|migrat(?:e|ion)"
     r"|explain why|reason(?:ing)? through|think through|multi-?step|race condition|deadlock|concurren(?:t|cy)|thread-?safe"
-    r"|write (?:a|an|the) (?:\w+ )?(?:program|class|parser|scheduler|simulation|report|proposal|test suite))\b",
+    r"|write (?:a|an|the)(?= (?:\w+ )?(?:program|class|parser|scheduler|simulation|report|proposal|test suite)\b))\b",
 )
+"""What it finds is kept as the reason: no word of the user's own may be in it."""
 _SIMPLE = re.compile(
     r"^\W*(?:hi|hello|hey|thanks?|thank you|good (?:morning|afternoon|evening)|bye|ok(?:ay)?|yes|no|great|cool)\b"
     r"|^\W*(?:what(?:['’]s| is| are| was| were)|who(?:['’]s)?|when|where|which|define|spell)\b"
@@ -35,6 +36,8 @@ _SIMPLE = re.compile(
     r"|^\W*(?:do|does|is|are|can|could|will) (?:you|i|we|the|your|my|there|it|this)\b"
     r"|^\W*how (?:many|much|old|long|far|tall|do i|can i|do you)\b",
 )
+
+_BEFORE = re.compile(r"^\W+")
 
 
 def complexity(question: Question) -> tuple[Level, str]:
@@ -51,7 +54,7 @@ def complexity(question: Question) -> tuple[Level, str]:
     if question.with_schema or question.with_tools:
         return "medium", "structured output" if question.with_schema else "tools"
     if task.words <= SHORT and (found := _SIMPLE.search(text)):
-        return "simple", f"“{found[0].strip()}”"
+        return "simple", f"“{_BEFORE.sub('', found[0])}”"
     return "medium", "no rule applies"
 
 

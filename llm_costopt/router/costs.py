@@ -46,10 +46,10 @@ class Previous:
     """Seconds since then."""
 
 
-def usd_of(price: Price, model: str | None, usage: Usage, provider: str | None) -> float | None:
+def usd_of(price: Price, model: str | None, usage: Usage, provider: str | None, *, batch: bool = False) -> float | None:
     """Ask *price* for US dollars; None if it knows none, or is a list of the user's own that fails: that must not break a call."""
     try:
-        told = price(model or "", usage, provider=provider)
+        told = price(model or "", usage, provider=provider, **({"batch": True} if batch else {}))
         usd = None if told is None else float(told)
     except Exception:  # whatever the user's code raises or returns
         log.warning("no price of %r: the price list failed", model, exc_info=True)

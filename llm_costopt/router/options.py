@@ -49,7 +49,7 @@ class RouterOptions(BaseModel):
     budgets: list[Budget] = Field(default_factory=list, exclude=True)
     """What may be spent in a time or under a tag; a request that might exceed it raises `BudgetExceededError`."""
     prices: Price | None = Field(default=None, exclude=True)
-    """`(model, usage, *, provider=None)` → US dollars or None; `Prices()` if not given."""
+    """`(model, usage, *, provider=None, batch=False)` → US dollars or None; `Prices()` if not given."""
     shadow_rate: float = Field(default=0.0, frozen=True, ge=0, le=1, exclude=True)
     """Share of the requests for which the other tiers are asked as well, in the background, to be compared."""
     judge: Any = Field(default=None, exclude=True)

@@ -139,11 +139,12 @@ class Budget:
                 self._asked_at = now
         if due and self._told is not None:
             try:
-                told = self._told(begin, self.tag)
+                told = Decimal(str(self._told(begin, self.tag)))  # the user's own function may well give a float
             except Exception:  # noqa: BLE001 - what it counts itself still holds
                 return
-            with self._lock:
-                self._ledger, self._since_asked = told, Decimal(0)
+            if told.is_finite():
+                with self._lock:
+                    self._ledger, self._since_asked = told, Decimal(0)
 
 
 class Allowance:

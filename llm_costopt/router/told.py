@@ -43,8 +43,9 @@ def facts_of_attempt(
     strong: str | None,
     usage: Mapping[str, Any] | None,
     cache: str | None,
+    batch: bool,
 ) -> dict[str, Any]:
-    """Say what came of a call; *model* is the one that replied, *usage* its tokens in the host's form."""
+    """Say what came of a call; *model* is the one that replied, *usage* its tokens in the host's form, *batch* how they were paid."""
     return {
         "id": attempt.call.id,
         "tier": run.router.names[attempt.call.tier],
@@ -60,6 +61,7 @@ def facts_of_attempt(
         "baseline": strong,
         "complexity": attempt.call.level,
         "error": attempt.why if attempt.result == "failed" else None,
+        **({"batch": True} if batch else {}),
         **({"spare": True} if attempt.call.spare else {}),
         **({"arm": run.arm} if run.arm else {}),
     }

@@ -1201,7 +1201,25 @@ def test_the_profile_promises_what_both_tiers_can_do() -> None:
         "tool_calling": True,
         "image_inputs": False,
     }
-    assert RouterChatModel(cheap=cheap(SURE), strong=strong()).profile is None
+    assert not RouterChatModel(cheap=cheap(SURE), strong=strong()).profile
+
+
+def test_the_profile_is_asked_for_once() -> None:
+    """To make a router of models without one does not set it again and again, until the interpreter's depth ends that."""
+    looked = []
+
+    class Watched(Scripted):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "profile":
+                looked.append(name)
+            return super().__getattribute__(name)
+
+    first = Watched(model_name="cheap", replies=[])
+    looked.clear()
+    router = RouterChatModel(cheap=first, strong=strong())
+    router.threshold = 0.5
+
+    assert len(looked) < 10
 
 
 def test_tokens_are_counted_as_the_strong_model_does() -> None:
@@ -1379,6 +1397,18 @@ def test_a_tool_loop_stays_on_its_tier(call: Any) -> None:
     assert messages[-1].text == BEST
     assert len(first.seen) == 1
     assert "stays" in messages[-1].response_metadata["llm_costopt"]["skipped"]["cheap"]
+
+
+@each_colour
+@pytest.mark.parametrize("kept", ["{'tier': 'strong'}", ["strong"], {"tier": ["strong"]}, {"would": 5}, 1], ids=str)
+def test_a_conversation_that_was_kept_otherwise(call: Any, kept: Any) -> None:
+    """What a store of conversations has made of the mark of an earlier answer breaks no later turn."""
+    earlier = AIMessage(BEST, response_metadata={"llm_costopt": kept})
+    reply = call(
+        RouterChatModel(cheap=cheap(SURE), strong=strong()), [HumanMessage("Hi"), earlier, HumanMessage(SIMPLE)]
+    )
+
+    assert reply.text == SURE
 
 
 @each_colour

@@ -12,10 +12,12 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.language_models.model_profile import ModelProfile
 from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.outputs import ChatResult
 from langchain_core.runnables import ConfigurableField
 
 from langchain_costopt import CostCallbackHandler, RouterChatModel
 from llm_costopt import Budget, BudgetExceededError, Ledger, Prices
+from llm_costopt.monitor.prometheus import PrometheusExporter
 from llm_costopt.router.learned import LearnedRules
 from llm_costopt.types import Answer, CallRecord, Question, Usage
 from tests.scripted import (
@@ -23,9 +25,12 @@ from tests.scripted import (
     COMPLEX,
     MEDIUM,
     SIMPLE,
+    SOON,
     SURE,
     UNSURE,
+    Breaking,
     Scripted,
+    both_streams,
     cheap,
     each_colour,
     every_way,
@@ -405,6 +410,123 @@ def test_a_fall_back_is_one_request(call: Any) -> None:
 
     assert (summary.requests, summary.calls, summary.errors) == (1, 2, 1)
     assert request.failed is False
+
+
+@both_streams
+def test_an_answer_that_breaks_off_is_a_request_that_failed(chunks: Any) -> None:
+    """Nobody stands in once something was shown: the request counts, and as failed, whichever tier it was on."""
+    costs = CostCallbackHandler(prices=PRICES)
+    broken = Breaking(AIMessage(SURE), TimeoutError())
+    with pytest.raises(TimeoutError):
+        chunks(routed(scripted("cheap", broken)).with_config(callbacks=[costs]), SIMPLE)
+    summary, [request] = costs.summary(None), costs.ledger.requests(None)
+
+    assert (summary.requests, summary.errors, request.failed) == (1, 1, True)
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt(), asyncio.CancelledError(), SystemExit()], ids=repr)
+def test_an_interrupted_call_is_a_request_that_failed(stopped: BaseException) -> None:
+    """Nor does anybody stand in for a call that was interrupted."""
+
+    class Stopped(Scripted):
+        def _generate(self, *_: Any, **__: Any) -> ChatResult:
+            raise stopped
+
+    costs = CostCallbackHandler(prices=PRICES)
+    with pytest.raises(type(stopped)):
+        routed(Stopped(model_name="cheap", replies=[])).invoke(SIMPLE, {"callbacks": [costs]})
+
+    assert (costs.summary(None).requests, costs.summary(None).errors) == (1, 1)
+
+
+def test_a_tier_that_fails_after_a_rejected_draft_is_the_same_request() -> None:
+    """The tier that stands in for a failed one replaces the draft: ledger and metrics count one request, escalated, draft included."""
+    metrics, ledger = PrometheusExporter(), Ledger()
+    costs = CostCallbackHandler(prices=PRICES, ledger=ledger, on_record=metrics)
+    router = RouterChatModel(tiers=[cheap(UNSURE), scripted("middle", TimeoutError()), strong()], prices=PRICES)
+    router.invoke(MEDIUM, {"callbacks": [costs]})
+    summary, [request] = ledger.summary(None), ledger.requests(None)
+    counted = {s.name: s.value for m in metrics.registry.collect() for s in m.samples if s.name.startswith("llm_r")}
+
+    assert (summary.requests, summary.escalation_rate) == (1, 1.0)
+    assert request.cost == float(summary.cost_usd)
+    assert (counted["llm_requests_total"], counted["llm_routed_requests_total"]) == (1, 1)
+
+
+by_generate = pytest.mark.parametrize(
+    "call",
+    [
+        lambda router, **about: router.generate([[HumanMessage(SIMPLE)]], **about),
+        lambda router, **about: asyncio.run(router.agenerate([[HumanMessage(SIMPLE)]], **about)),
+    ],
+    ids=["generate", "agenerate"],
+)
+
+
+@by_generate
+def test_a_budget_of_a_tag_holds_by_generate(call: Any) -> None:
+    """Where the router is itself the model that runs, its calls carry the request's tags to a budget."""
+    budget = Budget(1, tag="search")
+    router = routed(budgets=[budget])
+    call(router)
+    untagged = budget.spent
+    call(router, tags=["search"])
+
+    assert untagged == 0 < budget.spent
+
+
+@by_generate
+def test_what_is_compared_by_generate_is_told_to_handlers(call: Any) -> None:
+    """Where the tiers are silent, the calls beside the request are not: they are paid for, and the router's message lacks them."""
+    costs = CostCallbackHandler(prices=PRICES)
+    router = routed(shadow_rate=1.0, judge=scripted("strong", "1"))
+    call(router, callbacks=[costs], tags=["search"], metadata={"endpoint": "ask"})
+    assert router.settled(SOON)
+    summary, found = costs.summary(None), costs.records()
+
+    assert (summary.requests, summary.calls, summary.shadow_calls) == (1, 3, 2)
+    assert {record.model for record in found if record.shadow} == {"strong"}
+    assert all("search" in record.tags and record.endpoint == "ask" for record in found)
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+async def test_what_is_compared_is_no_part_of_an_event_stream() -> None:
+    """A stream of version 3, in which the router is itself the model, shows the answer and no word of a call beside it."""
+    router = routed(shadow_rate=1.0, judge=as_good)
+    events = await router.astream_events(SIMPLE, version="v3")
+
+    assert await events.text == SURE
+    assert router.settled(SOON)
+
+
+def half_in_batch(model: str, usage: Usage, *, provider: str | None = None, batch: bool = False) -> Decimal | None:
+    """Price as PRICES does, and half of that in a batch."""
+    usd = PRICES(model, usage, provider=provider)
+    return usd / 2 if usd and batch else usd
+
+
+@every_way
+def test_an_answer_of_the_batch_api_is_charged_at_its_price(call: Any) -> None:
+    """A budget is charged what a batch costs, and not the list price."""
+    spent = []
+    for tier in ("default", "batch"):
+        budget = Budget(1)
+        answer = AIMessage(SURE, response_metadata={"service_tier": tier})
+        call(routed(cheap(answer), prices=half_in_batch, budgets=[budget]), SIMPLE)
+        spent.append(float(budget.spent))
+
+    assert 0 < spent[0] == pytest.approx(2 * spent[1])
+
+
+def test_an_answer_of_the_batch_api_by_generate_is_kept_as_that() -> None:
+    """Where the router's own message tells of its attempts, it says of each whether it was paid at the price of a batch."""
+    costs = CostCallbackHandler(prices=half_in_batch)
+    batched = cheap(AIMessage(SURE, response_metadata={"service_tier": "batch"}))
+    routed(batched).generate([[HumanMessage(SIMPLE)]], callbacks=[costs])
+    [record] = costs.records()
+
+    assert record.usage
+    assert (record.batch, record.cost) == (True, half_in_batch("cheap", record.usage, batch=True))
 
 
 @each_colour

@@ -189,6 +189,37 @@ def test_a_stream_that_is_closed_is_paid_for(handler: CostEventHandler) -> None:
     assert record.usage.estimated
 
 
+def test_a_stream_of_a_router_that_is_closed_is_a_request_that_failed(handler: CostEventHandler) -> None:
+    """No other tier stands in once something was shown, so that the request counts; for a call that failed at once one does."""
+    router = RouterLLM(cheap=Echo(replies=["one two three", RuntimeError("down")]), strong=Echo(name="strong"))
+    stream = router.stream_chat(_user())
+    next(stream)
+    stream.close()
+    closed = handler.summary()
+    list(router.stream_chat(_user()))
+    both = handler.summary()
+
+    assert (closed.requests, closed.errors) == (1, 1)
+    assert (both.requests, both.errors, both.calls) == (2, 2, 3)
+
+
+async def test_a_cancelled_call_of_a_router_is_a_request_that_failed(handler: CostEventHandler) -> None:
+    """Nor does anybody stand in for a call that was cancelled."""
+    started = asyncio.Event()
+
+    async def wait() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    asked = asyncio.ensure_future(RouterLLM(cheap=Echo(wait=wait), strong=Echo(name="strong")).achat(_user()))
+    await started.wait()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+
+    assert (handler.summary().requests, handler.summary().errors) == (1, 1)
+
+
 def test_tags_come_from_the_host(handler: CostEventHandler) -> None:
     """What `instrument_tags` says reaches the records, listed or named, through an agent's workflow too; its run ids do not."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from llama_index.core import PromptTemplate
 from llama_index.core.agent.workflow import FunctionAgent
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms import LLM, MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
@@ -19,7 +19,7 @@ from llmock.pytest_plugin import LLMock
 
 from llamaindex_costopt import CachedLLM, CostEventHandler, RouterLLM
 from llamaindex_costopt._checks import City, weather_tool
-from llm_costopt import Prices, SemanticCache, endpoint
+from llm_costopt import Prices, SemanticCache, Usage, endpoint
 from llm_costopt.errors import BudgetExceededError
 from llm_costopt.router.spending import Budget
 from tests.llamaindex.echo import Echo
@@ -300,6 +300,31 @@ def test_a_budget_is_kept_by_tag() -> None:
             router.chat(_user(SIMPLE))
 
     assert _text(router.chat(_user(SIMPLE))) == "Paris."
+
+
+@every_way
+def test_an_answer_of_the_batch_api_is_charged_at_its_price(ask: Any) -> None:
+    """A budget is charged what a batch costs, and not the list price."""
+
+    class Batched(Echo):
+        service_tier: str = "batch"
+
+        def _reply(self, *args: Any) -> ChatResponse:
+            reply = super()._reply(*args)
+            assert reply.raw
+            return reply.model_copy(update={"raw": {**reply.raw, "service_tier": self.service_tier}})
+
+    def price(model: str, usage: Usage, *, provider: str | None = None, batch: bool = False) -> Decimal | None:
+        usd = PRICES(model, usage, provider=provider)
+        return usd / 2 if usd and batch else usd
+
+    spent = []
+    for tier in ("default", "batch"):
+        budget = Budget(1)
+        ask(RouterLLM(tiers=[Batched(service_tier=tier)], prices=price, budgets=[budget]), "Name it")
+        spent.append(float(budget.spent))
+
+    assert 0 < spent[0] == pytest.approx(2 * spent[1])
 
 
 def test_a_hit_below_the_router_costs_its_budget_nothing() -> None:

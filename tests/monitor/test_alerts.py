@@ -83,6 +83,22 @@ def test_an_alert_says_what_was_measured() -> None:
     assert desk.alerts.firing == (alert,)
 
 
+def test_an_alert_that_ends_says_what_is_over() -> None:
+    """Its sentence is the one that it began with: what is measured now is not below the limit."""
+    desk = Desk()
+    desk.calls(90)
+    desk.calls(10, **HITS)
+    desk.alerts.check()
+    desk.calls(30, **HITS)
+    desk.alerts.check()
+    began, over = desk.told
+
+    assert (over.state, over.value > over.limit) == ("resolved", True)
+    assert (
+        over.text == f"Over: {began.text}" == "Over: The cache answered 10% of the last hour's requests, less than 20%."
+    )
+
+
 def test_what_chance_explains_is_no_matter() -> None:
     """Of 100 requests 13 hits may be chance where 20 are usual; of 1,000 requests 130 are not."""
     few, many = Desk(), Desk()
@@ -193,6 +209,16 @@ def test_budgets() -> None:
     assert desk.seen() == [("LLMBudgetBurn", "search per day", "firing")]
     search.charge(3.4)
     assert desk.seen() == [("LLMBudgetSpent", "search per day", "firing")]
+
+
+@pytest.mark.parametrize("spent", [("9.9", "1"), ("1", "9.9")])
+def test_of_budgets_with_one_name_the_one_that_is_short_is_told(spent: tuple[str, str]) -> None:
+    """Two routers may each have a budget of a day without a tag: neither hides the other."""
+    budgets = [Budget(10, clock=lambda: 12 * HOUR) for _ in spent]
+    for budget, usd in zip(budgets, spent, strict=True):
+        budget.charge(float(usd))
+
+    assert ("LLMBudgetSpent", "all per day", "firing") in Desk(budgets=budgets).seen()
 
 
 def test_the_beginning_of_a_budget_is_no_matter() -> None:
@@ -430,3 +456,14 @@ def test_one_budget_without_a_list_is_refused() -> None:
         Alerts([print], budgets=Budget(50))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"batches is a function, such as queue\.stats of a BatchQueue, not BatchState"):
         Alerts([print], batches=BatchState())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"summary": Ledger()}, {"rules": [hit_rate]}, {"rules": hit_rate()}, {"rules": "all"}], ids=str
+)
+def test_what_would_silence_all_alerts_is_refused(wrong: dict[str, Any]) -> None:
+    """A ledger in place of its `summary`, or a rule that is none, would only be counted at each look."""
+    with pytest.raises(
+        TypeError, match=r"summary is a function, such as ledger\.summary|rules is a list of .* \[hit_rate\(\)\]"
+    ):
+        Alerts([print], every=None, **wrong)

@@ -271,8 +271,8 @@ def test_the_newest_score_of_a_source_counts(ledger: Ledger) -> None:
     assert scores(ledger) == [("a", "judge", NOW, 0.25), ("a", "user", NOW, 1.0), ("later", "user", NOW, 0.5)]
 
 
-@pytest.mark.parametrize("score", [-0.01, 1.01, float("nan"), float("inf")])
-def test_a_score_is_from_0_to_1(ledger: Ledger, score: float) -> None:
+@pytest.mark.parametrize("score", [-0.01, 1.01, float("nan"), float("inf"), "1", None])
+def test_a_score_is_from_0_to_1(ledger: Ledger, score: Any) -> None:
     """Stars, percentages and no number at all are refused, and nothing is kept."""
     with pytest.raises(ValueError, match="a score is from 0"):
         ledger.score("a", score)

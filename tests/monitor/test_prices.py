@@ -233,6 +233,13 @@ def test_an_override_is_halved_in_a_batch_where_the_provider_documents_it() -> N
     assert price("mine", tokens(MILLION), batch=True) == 1
 
 
+@pytest.mark.parametrize("overrides", ["gpt-4o", ["gpt-4o"], 3, {4: ("1", "2")}, {None: ("1", "2")}])
+def test_overrides_that_name_no_model_are_refused_at_once(overrides: Any) -> None:
+    """What is no mapping of models by their names is refused with an example of one."""
+    with pytest.raises(TypeError, match=r"by the model's name, such as Prices\(\{'my-model': \(0\.15, 0\.60\)\}\)"):
+        Prices(overrides)
+
+
 @pytest.mark.parametrize("amounts", [(), ("1",), ("1", "2", "3", "4"), ("1", "-1"), ("1", "x"), ("1", "nan"), "15", 3])
 def test_a_wrong_override_is_refused_at_once(amounts: Any) -> None:
     """A price that cannot be one is named when it is given, not when it is used."""

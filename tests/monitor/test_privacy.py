@@ -93,6 +93,14 @@ def test_the_key_is_given_or_of_the_environment_or_beside_the_file(
     assert key_for("given", path) not in {own, key_for(None, path)}
 
 
+@pytest.mark.parametrize("held", [b"", b"ab", b"no key", b"\xff\x00", b"ab" * 100])
+def test_a_key_that_is_none_is_refused_with_the_way_out(tmp_path: Path, held: bytes) -> None:
+    """An empty key would let anybody test what was asked, and one that is too long would fail with each call."""
+    (tmp_path / "ledger.db.key").write_bytes(held)
+    with pytest.raises(ValueError, match=r"ledger\.db\.key' does not hold the ledger's key of hashes: delete it"):
+        key_for(None, tmp_path / "ledger.db")
+
+
 def test_processes_that_begin_at_once_share_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If another process keeps its key while this one is about to, both use that one, and nothing is left behind."""
     stored, draw = tmp_path / "ledger.db.key", secrets.token_hex

@@ -1,6 +1,7 @@
 """Metrics for Prometheus: what is counted, under which labels, in one process and in several."""
 
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -142,6 +143,21 @@ def test_budgets_and_batches_are_asked_when_scraped() -> None:
     assert value(exporter, "llm_batch_jobs", {"state": "running"}) == 2
     assert value(exporter, "llm_batch_oldest_pending_seconds") == 7
     assert value(exporter, "llm_batch_next_expiry_seconds") == 60
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_budgets_with_one_name_the_shorter_is_shown(order: tuple[int, int]) -> None:
+    """A scrape with two values of one series is refused in part, and two routers may each have a budget without a tag."""
+    budgets = [Budget(10), Budget(2)]
+    for budget in budgets:
+        budget.charge(1)
+    exporter = PrometheusExporter(budgets=[budgets[n] for n in order])
+    text = generate_latest(exporter.registry).decode()
+
+    assert re.findall(r"(?m)^llm_budget_\w*usd\{.*", text) == [
+        'llm_budget_usd{budget="all",per="day"} 2.0',
+        'llm_budget_spent_usd{budget="all",per="day"} 1.0',
+    ]
 
 
 def test_nothing_waits() -> None:

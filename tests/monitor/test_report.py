@@ -246,6 +246,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["notes.txt"], "file is not a database"),
         (["costs.db", "-o", "none/report.html"], "cannot be written: No such file or directory"),
         (["costs.db", "-o", "costs.db"], "is the ledger itself"),
+        (["none.db", "-o", "costs.db"], "there is no ledger"),
         (["costs.db", "-o", "notes.txt"], "there is a file already that is no report"),
         (["costs.db", "-o", "pipe"], "there is a file already that is no report"),
         (["costs.db", "--hours", "1", "--days", "1"], "give one of them"),

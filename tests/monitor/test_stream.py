@@ -31,8 +31,34 @@ FAILED = call("failed", error="TimeoutError", cost=None, saved=None)
 CACHED = call("cached", saved=Saved(prompt_cache=Decimal(7)))
 UNPRICED = call("unpriced", cost=None, saved=None)
 SPARED = call("spared", error="RateLimitError", spare=True, cost=None, saved=None, complexity="simple", tier="cheap")
+DRAFT_OF_THREE = replace(DRAFT, id="draft of three")
+STAND_IN = replace(STRONG, id="stand-in", replaces="draft of three")
+MIDDLE = replace(STAND_IN, id="middle", error="TimeoutError", spare=True, cost=None, saved=None)
+FIRST = replace(DRAFT, id="first of three")
+SECOND = replace(DRAFT, id="second of three", replaces="first of three")
+THIRD = replace(STRONG, id="third of three", replaces="second of three")
+CUT_OFF = replace(DRAFT, id="cut off", error="LengthFinishReasonError", spare=True, saved=None)
+ANEW = replace(STRONG, id="anew", replaces="cut off")
 OBSERVED = call("observed", complexity="simple", tier="strong", why="observe: cheap would answer; short", saved=Saved())
-SCRIPT = [DRAFT, STRONG, SHADOW, HIT, CACHED, FAILED, UNPRICED, SPARED, OBSERVED]
+SCRIPT = [
+    DRAFT,
+    STRONG,
+    SHADOW,
+    HIT,
+    CACHED,
+    FAILED,
+    UNPRICED,
+    SPARED,
+    OBSERVED,
+    DRAFT_OF_THREE,
+    MIDDLE,
+    STAND_IN,
+    FIRST,
+    SECOND,
+    THIRD,
+    CUT_OFF,
+    ANEW,
+]
 
 
 @given(st.permutations([*SCRIPT, DRAFT, STRONG]))
@@ -50,13 +76,13 @@ def test_the_sums_are_those_of_the_ledger(records: list[CallRecord]) -> None:
                 saved[cause] += amount  # type: ignore[assignment]  # a Counter adds up whatever is a number
         summary = ledger.summary()
 
-    assert counts["requests"] == summary.requests == 6
+    assert counts["requests"] == summary.requests == 9
     assert counts["escalated"] / counts["routed"] == summary.escalation_rate == 1.0
     assert counts["unpriced"] == summary.unpriced == 1
     assert {f.name: saved[f.name] for f in fields(Saved)} == {
         f.name: getattr(summary.saved, f.name) for f in fields(Saved)
     }
-    assert saved["router"] == Decimal(-6)  # the draft and the shadow call came on top
+    assert saved["router"] == Decimal(-10)  # the drafts and the shadow call came on top
     assert saved["prompt_cache"] == Decimal(7)
 
 
@@ -98,3 +124,16 @@ def test_a_draft_is_charged_once() -> None:
     assert first is not None
     assert second is not None
     assert (first.saved["router"], second.saved["router"]) == (Decimal(-3), Decimal(0))
+
+
+def test_a_request_escalates_once() -> None:
+    """However many drafts are rejected on its way: a rate of escalated requests stays a share."""
+    stream, chain = Stream(), [call("1"), *(call(str(n), replaces=str(n - 1)) for n in (2, 3, 4))]
+    news = [stream.read(record) for record in chain]
+
+    assert [n and (n.begins, n.escalates) for n in news] == [
+        (True, False),
+        (False, True),
+        (False, False),
+        (False, False),
+    ]

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -79,6 +80,16 @@ def test_an_alert_arrives_as_json(inbox: Inbox) -> None:
     assert headers["Authorization"] == "Bearer x"
     assert headers["Content-Type"] == "application/json"
     assert hook.failures == 0
+
+
+def test_an_alert_without_a_finite_value_is_json_too(inbox: Inbox) -> None:
+    """What JSON has no number for is null: a job's expiry is over when no job runs any more."""
+    hook = Webhook(inbox.url)
+    hook(replace(ALERT, value=float("inf")))
+    hook.close()
+    ((_, body),) = inbox.got
+
+    assert (body["value"], body["limit"]) == (None, 300.0)
 
 
 @pytest.mark.parametrize("inbox", [(503, 500)], indirect=True)

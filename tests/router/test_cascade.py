@@ -225,13 +225,13 @@ def test_three_tiers_stop_in_the_middle() -> None:
 
 
 def test_a_draft_and_then_an_error() -> None:
-    """After a rejected draft and a failed call both words hold, and the last call replaces nothing."""
+    """After a rejected draft and a failed call both words hold, and the tier that stands in replaces the draft."""
     ask = Asked({0: "a 0.1", 1: OSError(), 2: "c 0.3"})
     outcome = route("medium", ask, tiers=3)
 
     assert results(outcome) == [(0, "rejected"), (1, "failed"), (2, "accepted")]
     assert (outcome.fell_back, outcome.escalated) == (True, True)
-    assert [c.replaces for c in ask.calls] == [None, ask.calls[0].id, None]
+    assert [c.replaces for c in ask.calls] == [None, ask.calls[0].id, ask.calls[0].id]
 
 
 def test_one_tier() -> None:

@@ -65,6 +65,21 @@ def test_complex(text: str) -> None:
     assert why.strip("“”") in text.lower()
 
 
+@pytest.mark.parametrize("text", ["Write a Falcon report", "write the Millers proposal", "Write a report"])
+def test_a_reason_holds_no_word_of_the_users_own(text: str) -> None:
+    """Reasons are kept in ledgers and spans, where no text of a request may be: only words of the rule are quoted."""
+    level, why = complexity(asking(text))
+
+    assert level == "complex"
+    assert why in {"“write a”", "“write the”"}
+
+
+@pytest.mark.parametrize("text", ["🤫 what is the plan?", "\ud83d what is this?", "- ¿what is it?"])
+def test_a_reason_holds_no_sign_of_the_users_own(text: str) -> None:
+    """Nor what stands before the rule's first word."""
+    assert complexity(asking(text)) == ("simple", "“what is”")
+
+
 @pytest.mark.parametrize("text", [EVERYDAY, "Rewrite my email so that it sounds friendlier", "", "?"])
 def test_medium(text: str) -> None:
     """What no rule knows is tried with the cheap model and checked."""

@@ -109,6 +109,20 @@ def test_what_others_spend_counts() -> None:
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("told", "spent"), [(4.5, "5.5"), (4, 5), (None, 1), ("rubbish", 1), (float("nan"), 1), (Decimal("Infinity"), 1)]
+)
+def test_a_function_of_the_users_own_breaks_no_request(told: Any, spent: Any) -> None:
+    """A float is an amount as well, and what is none leaves the budget to what this process spends."""
+    budget = Budget(10, spent=lambda *_: told, clock=(clock := Clock()))
+    budget.reserve(1.0)
+    budget.thrift()
+
+    assert budget.spent == 1 if spent == 1 else Decimal(str(told)) + 1
+    clock.at += PATIENCE
+    assert budget.spent == max(1, Decimal(spent) - 1)
+
+
 def test_a_clock_that_is_set_back_asks_the_ledger_again() -> None:
     """What others spend counts also while the clock runs through an hour for the second time."""
     clock, told = Clock(), [Decimal(1)]
