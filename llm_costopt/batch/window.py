@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from llm_costopt import switch
 
@@ -85,11 +86,11 @@ class Window:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, number in (("max_batch_size", max_batch_size), ("max_concurrent", max_concurrent)):
-            if not number >= 1:  # NaN is neither more nor less
+            if not _is_within(number, 1):
                 raise ValueError(f"{name} must be at least 1, not {number!r}")
-        if not 0 <= flush_interval <= threading.TIMEOUT_MAX:
+        if not _is_within(flush_interval, 0, threading.TIMEOUT_MAX):
             raise ValueError(f"flush_interval must be 0 or some seconds, not {flush_interval!r}")
-        if not 0 < lease <= threading.TIMEOUT_MAX:
+        if lease == 0 or not _is_within(lease, 0, threading.TIMEOUT_MAX):
             raise ValueError(f"lease must be some seconds, more than the longest call takes, not {lease!r}")
         self._max_batch_size = max_batch_size
         self._flush_interval = flush_interval
@@ -314,3 +315,7 @@ def call_in_forked_child(method: Callable[[], None]) -> None:
 
     if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
         os.register_at_fork(after_in_child=call)
+
+
+def _is_within(number: Any, least: float, most: float = float("inf")) -> bool:
+    return isinstance(number, int | float) and least <= number <= most  # NaN is neither more nor less
