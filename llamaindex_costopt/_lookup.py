@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
@@ -31,6 +32,8 @@ class Lookup:
     """Who is asked."""
     baseline: str | None
     """The model that the answer is held against; None if no router says so."""
+    context: Context = field(default_factory=copy_context)
+    """What is said around the call: a stream may be read elsewhere, and belongs to whom it was asked for."""
 
     def answer(self, ask: Callable[[], R]) -> R:
         """Return a stored response, or the one that *ask* gives."""
@@ -112,7 +115,7 @@ class Lookup:
     def _save(self, reading: Reading) -> None:
         with self.cache.failsafe("update"):
             if self.question is not None and reading.last is not None:
-                self.cache.save(self.question, reading.answer(), dump(reading, self.model))
+                self.context.run(self.cache.save, self.question, reading.answer(), dump(reading, self.model))
 
 
 def _once(response: Any) -> Iterator[Any]:

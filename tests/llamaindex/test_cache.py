@@ -262,6 +262,30 @@ def test_tenants_share_nothing(cached: CachedLLM) -> None:
         assert _kind(cached.chat(_user(ASKED))) is None
 
 
+async def _read_elsewhere(cached: CachedLLM) -> Any:
+    with cache_scope(tenant="acme"):
+        stream = await cached.astream_chat(_user(ASKED))
+    return [chunk async for chunk in stream]
+
+
+def _read_later(cached: CachedLLM) -> Any:
+    with cache_scope(tenant="acme"):
+        stream = cached.stream_chat(_user(ASKED))
+    return list(stream)
+
+
+@pytest.mark.parametrize("read", [_read_later, lambda cached: asyncio.run(_read_elsewhere(cached))])
+def test_a_stream_belongs_to_whom_it_was_asked_for(read: Any, cached: CachedLLM, inner: Echo) -> None:
+    """A stream that is read outside of its `cache_scope`, as web frameworks do, is stored for that tenant alone."""
+    read(cached)
+    cached.chat(_user(ASKED))
+    assert len(inner.seen) == 2
+
+    with cache_scope(tenant="acme"):
+        cached.chat(_user(ASKED))
+    assert len(inner.seen) == 2
+
+
 def test_what_has_no_name_is_not_cached(cached: CachedLLM, inner: Echo, caplog: pytest.LogCaptureFixture) -> None:
     """An option that only has an address could be mistaken for another one: such calls go to the model, and `explain` says so."""
     with caplog.at_level(logging.WARNING):
