@@ -137,9 +137,14 @@ class SemanticCache(BaseCache):
         """Store an answer that is fit to be served; a failure is logged and counted."""
         with self._cache.failsafe("update"):
             if question := self._question(prompt, llm_string):
-                answers = [answer_of(g) for g in return_val]
-                worst = next((a for a in answers if fault(a)), answers[0])
-                self._cache.save(question, worst, dump(return_val, keep_blocks="output_version" in llm_string))
+                try:
+                    answers = [answer_of(g) for g in return_val]
+                    worst = next((a for a in answers if fault(a)), answers[0])
+                    payload = dump(return_val, keep_blocks="output_version" in llm_string)
+                except BaseException:
+                    self._cache.leave(question)
+                    raise
+                self._cache.save(question, worst, payload)
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """Find a stored answer; with a LangChain `Embeddings`, embed with its async method."""

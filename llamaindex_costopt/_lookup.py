@@ -42,7 +42,7 @@ class Lookup:
         try:
             response = ask()
         except BaseException:
-            self.cache.leave()
+            self._leave()
             raise
         self._save(Reading().add(response))
         return response
@@ -51,7 +51,11 @@ class Lookup:
         """Return a stored response, or the one that *ask* gives."""
         if (stored := await self._afind()) is not None:
             return cast("R", stored)
-        response = await ask()
+        try:
+            response = await ask()
+        except BaseException:
+            self._leave()
+            raise
         await asyncio.to_thread(self._save, Reading().add(response))
         return response
 
@@ -60,33 +64,47 @@ class Lookup:
         if (stored := self._find()) is not None:
             return _once(whole(stored))
         try:
-            return self._kept(ask())
+            kept = self._kept(ask())
         except BaseException:
-            self.cache.leave()
+            self._leave()
             raise
+        next(kept)
+        return kept
 
     async def astream(self, ask: Callable[[], Awaitable[AsyncIterator[Any]]]) -> AsyncIterator[Any]:
         """Replay a stored response, or pass on the stream that *ask* gives; the look-up is made at once."""
         if (stored := await self._afind()) is not None:
             return _aonce(whole(stored))
-        return self._akept(await ask())
+        try:
+            kept = self._akept(await ask())
+        except BaseException:
+            self._leave()
+            raise
+        await anext(kept)
+        return kept
 
     def _kept(self, chunks: Iterator[Any]) -> Iterator[Any]:
         reading = Reading()
         try:
+            yield  # begun, so that it hears of its end even if nobody reads it
             for chunk in chunks:
                 reading.add(chunk)
                 yield chunk
         except BaseException:  # it failed, or was closed before its end: half an answer is none
-            self.cache.leave()
+            self._leave()
             raise
         self._save(reading)
 
     async def _akept(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         reading = Reading()
-        async for chunk in chunks:
-            reading.add(chunk)
-            yield chunk
+        try:
+            yield  # as above
+            async for chunk in chunks:
+                reading.add(chunk)
+                yield chunk
+        except BaseException:
+            self._leave()
+            raise
         await asyncio.to_thread(self._save, reading)
 
     def _find(self) -> Any:
@@ -116,6 +134,14 @@ class Lookup:
         with self.cache.failsafe("update"):
             if self.question is not None and reading.last is not None:
                 self.context.run(self.cache.save, self.question, reading.answer(), dump(reading, self.model))
+                return
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let those go on that wait for the answer: it does not come."""
+        with self.cache.failsafe("update"):
+            if self.question is not None:
+                self.context.run(self.cache.leave, self.question)
 
 
 def _once(response: Any) -> Iterator[Any]:

@@ -199,9 +199,13 @@ class SemanticCache:
                 with self.failsafe("bookkeeping"):
                     _note(parts, now)
 
-    def leave(self) -> None:
-        """Let those go on that wait for a request of this thread, which has failed."""
-        self._parts.flights.leave()
+    def leave(self, question: Question | None = None) -> None:
+        """Let those go on that wait for *question*, which has failed; for any of this thread or task if it is not given."""
+        parts = self._parts
+        if question is None:
+            parts.flights.leave()
+        else:
+            parts.flights.land(key_for(parts, question).exact)
 
     def explain(self, question: Question) -> Explanation:
         """Say what `find` would do with *question*, and why; nothing is counted, learned or served.

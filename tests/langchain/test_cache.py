@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -505,6 +506,22 @@ def test_a_reply_that_cannot_be_stored_is_still_given(cache: SemanticCache) -> N
 
     assert model.invoke(RICE).text == "Like this."
     assert (cache.stats().errors, cache.stats().stored) == (1, 0)
+
+
+def test_nobody_waits_for_a_reply_that_cannot_be_stored() -> None:
+    """Another thread that asks the same goes to the model at once, not when its patience ends."""
+    cache = SemanticCache(threshold=0.95, single_flight=300)
+    request = (RICE, "model")
+    assert cache.lookup(*request) is None
+    cache.update(*request, [ChatGeneration(message=HumanMessage("Like this."))])
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            assert pool.submit(cache.lookup, *request).result(timeout=20) is None
+        finally:
+            cache.update(*request, [ChatGeneration(message=AIMessage("Like this."))])
+
+    assert cache.stats().waited == 0
+    cache.close()
 
 
 def test_what_is_no_message_of_a_model_is_not_stored(cache: SemanticCache) -> None:

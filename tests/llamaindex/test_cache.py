@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -213,6 +214,84 @@ def test_a_failure_reaches_the_caller_and_is_not_stored(ask: Any) -> None:
     with pytest.raises(RuntimeError, match="no"):
         ask(cached, ASKED)
     assert ask(cached, ASKED).message.content == "Open the account page."
+
+
+def _closed(cached: CachedLLM) -> None:
+    stream = cached.stream_chat(_user(ASKED))
+    next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stream.close).result(timeout=20)
+
+
+def _unread(cached: CachedLLM) -> None:
+    cached.stream_chat(_user(ASKED))
+
+
+def _failed(cached: CachedLLM) -> None:
+    cached.llm.replies[:] = [RuntimeError("no")]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        cached.chat(_user(ASKED))
+
+
+class _Odd(Echo):
+    """A model whose replies hold an object."""
+
+    def _reply(self, messages: Any, options: dict[str, Any]) -> Any:
+        response = super()._reply(messages, options)
+        response.message.additional_kwargs["tool_calls"] = [object()]
+        return response
+
+
+def _asked(cached: CachedLLM) -> None:
+    cached.chat(_user(ASKED))
+
+
+@pytest.mark.parametrize(("lead", "inner"), [(_closed, Echo()), (_unread, Echo()), (_failed, Echo()), (_asked, _Odd())])
+def test_nobody_waits_for_an_answer_that_does_not_come(lead: Any, inner: Echo) -> None:
+    """A stream closed in another thread, or left unread, a failure, and what cannot be stored let the others ask at once."""
+    cached = CachedLLM(inner, cache=SemanticCache(threshold=0.95, single_flight=300))
+    lead(cached)
+    inner.replies[:] = []
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(cached.chat, _user(ASKED)).result(timeout=20)
+        finally:
+            cached.cache.leave()
+
+    assert cached.cache.stats().waited == 0
+
+
+async def _aclosed(cached: CachedLLM) -> None:
+    stream = await cached.astream_chat(_user(ASKED))
+    await anext(stream)
+    await stream.aclose()
+
+
+async def _aunread(cached: CachedLLM) -> None:
+    await (await cached.astream_chat(_user(ASKED))).aclose()
+
+
+async def _afailed(cached: CachedLLM) -> None:
+    cached.llm.replies[:] = [RuntimeError("no")]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        await cached.achat(_user(ASKED))
+
+
+async def _afailed_stream(cached: CachedLLM) -> None:
+    cached.llm.replies[:] = [RuntimeError("no")]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        await _all(cached.astream_chat(_user(ASKED)))
+
+
+@pytest.mark.parametrize("lead", [_aclosed, _aunread, _afailed, _afailed_stream])
+async def test_nobody_waits_for_a_task_that_goes_on_without_an_answer(lead: Any, inner: Echo) -> None:
+    """A task that lives as long as the program holds nobody up when one of its calls fails or its stream is not read."""
+    cached = CachedLLM(inner, cache=SemanticCache(threshold=0.95, single_flight=300))
+    await lead(cached)
+    inner.replies[:] = []
+    await asyncio.wait_for(asyncio.create_task(cached.achat(_user(ASKED))), 20)
+
+    assert cached.cache.stats().waited == 0
 
 
 def test_what_a_caller_does_to_a_hit_stays_his(cached: CachedLLM) -> None:
