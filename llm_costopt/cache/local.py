@@ -42,13 +42,15 @@ class LocalStore:
         self._is_shared = path is not None
         self._embedder = embedder
         self._max_entries = max_entries
+        self._step = max_entries // 20
         self._index = MemoryIndex() if index is None else index
         self._facts: dict[int, tuple[str, int, bytes, float | None]] = {}
         self._parted: defaultdict[str, set[int]] = defaultdict(set)
         self._used: dict[int, float] = {}
         self._caught_up = 0
         self._lock = threading.Lock()
-        self._room = max_entries - len(self._rows)
+        self._room = self._room_left()
+        self._most = max_entries + self._step
 
     def get(self, exact: str) -> Entry | None:
         """Look up an entry by the digest of its whole request."""
@@ -160,6 +162,17 @@ class LocalStore:
             self._parted[exact].add(entry)
         with self._lock:
             self._caught_up = max(self._caught_up, latest)
+        if len(self._facts) > self._most:
+            self._forget_deleted()
+
+    def _forget_deleted(self) -> None:
+        """Forget what other processes have deleted, of which nobody tells."""
+        known = list(self._facts)  # first, since what is stored from now on is not among the ids
+        there = self._rows.ids()
+        for entry in known:
+            if entry not in there:
+                self._forget(entry)
+        self._most = len(self._facts) + self._step
 
     def _write_uses(self) -> None:
         with self._lock:
@@ -179,7 +192,11 @@ class LocalStore:
         if len(self._rows) > self._max_entries:
             self._write_uses()
             # A twentieth at a time, or each further entry would pay for a sweep.
-            for entry in self._rows.shrink(self._max_entries - self._max_entries // 20, now):
+            for entry in self._rows.shrink(self._max_entries - self._step, now):
                 self._forget(entry)
         with self._lock:
-            self._room = self._max_entries - len(self._rows)
+            self._room = self._room_left()
+
+    def _room_left(self) -> int:
+        """Say how many entries may be stored before all are counted again: other processes store some as well."""
+        return min(self._max_entries - len(self._rows), self._step)

@@ -191,6 +191,7 @@ class SemanticCache:
         """
         parts = self._opened()
         key = key_for(parts, question)
+        parts.keys.pop(id(question))
         try:
             return parts.chosen.now().mode != "off" and admit(parts, question, key, answer, payload)
         finally:
@@ -268,9 +269,10 @@ class SemanticCache:
         self._parts.store.close()
 
     def _note_last(self) -> None:
-        """Note what was counted since the last minute began."""
-        with self.failsafe("bookkeeping"):
-            _note(self._parts, self._parts.clock())
+        """Note what was counted since the last minute began; what a fork has not used since is its parent's."""
+        if self._parts.pid == os.getpid():
+            with self.failsafe("bookkeeping"):
+                _note(self._parts, self._parts.clock())
 
     def failsafe(self, doing: str) -> AbstractContextManager[None]:
         """Turn any failure inside the block into a logged and counted one: a cache never breaks a call."""
@@ -290,10 +292,9 @@ def _note(parts: Parts, now: float) -> None:
 
 
 def _at_exit() -> None:
-    # A script may end within the minute, and few close their cache. What a fork has not used since is its parent's.
+    # A script may end within the minute, and few close their cache.
     for cache in list(_made):
-        if cache._parts.pid == os.getpid():  # noqa: SLF001 - the other half of the class
-            cache._note_last()  # noqa: SLF001
+        cache._note_last()  # noqa: SLF001 - the other half of the class
 
 
 atexit.register(_at_exit)
