@@ -12,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.runnables import Runnable
 
-from langchain_costopt._convert import answer_of, llm_string_of, prompt_of, question_of_prompt
+from langchain_costopt._convert import TEXT, answer_of, llm_string_of, prompt_of, question_of_prompt
 from langchain_costopt._flight import watch
 from langchain_costopt._stored import dump, load
 from llm_costopt.cache import semantic
@@ -101,7 +101,7 @@ class SemanticCache(BaseCache):
     ) -> None:
         self._aembed = _aembed(embedder) if isinstance(embedder, Embeddings) else None
         self._warned = False
-        self._latest: str | None = None
+        self._latest: tuple[str | None, bool] = (None, False)
         self._cache = semantic.SemanticCache(
             preset=preset,
             mode=mode,
@@ -167,10 +167,11 @@ class SemanticCache(BaseCache):
         Raises:
             ValueError: *model* is not given and nothing was looked up yet, or its calls are not cached.
         """
-        llm_string = self._latest if model is None else llm_string_of(model)
+        llm_string, is_text = self._latest if model is None else (llm_string_of(model), False)
         if llm_string is None:
             raise ValueError("nothing was looked up yet: say which model is meant, as in explain(messages, model=chat)")
-        question = question_of_prompt(prompt_of(messages), llm_string)
+        prompt = messages if is_text and isinstance(messages, str) else prompt_of(messages)
+        question = question_of_prompt(prompt, llm_string)
         if question is None:
             raise ValueError(
                 "calls of this model are not cached: an object or a class among its parameters has no name"
@@ -225,8 +226,8 @@ class SemanticCache(BaseCache):
         self._cache.close()
 
     def _question(self, prompt: str, llm_string: str) -> Question | None:
-        self._latest = llm_string
         question = question_of_prompt(prompt, llm_string)
+        self._latest = llm_string, question is not None and question.model.endswith(TEXT)
         if question is None and not self._warned:
             self._warned = True
             log.warning(
