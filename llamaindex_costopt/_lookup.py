@@ -88,7 +88,7 @@ class Lookup:
         try:
             yield  # begun, so that it hears of its end even if nobody reads it
             for chunk in chunks:
-                reading.add(chunk)
+                reading.add(_copy(chunk))
                 yield chunk
         except BaseException:  # it failed, or was closed before its end: half an answer is none
             self._leave()
@@ -100,7 +100,7 @@ class Lookup:
         try:
             yield  # as above
             async for chunk in chunks:
-                reading.add(chunk)
+                reading.add(_copy(chunk))
                 yield chunk
         except BaseException:
             self._leave()
@@ -142,6 +142,15 @@ class Lookup:
         with self.cache.failsafe("update"):
             if self.question is not None:
                 self.context.run(self.cache.leave, self.question)
+
+
+def _copy(chunk: Any) -> Any:
+    """Copy of *chunk* what is stored: whoever reads the stream may change the last one before it ends."""
+    if not isinstance(chunk, ChatResponse):
+        return chunk.model_copy()
+    said = chunk.message
+    blocks, extra = [block.model_copy() for block in said.blocks], dict(said.additional_kwargs)
+    return chunk.model_copy(update={"message": said.model_copy(update={"blocks": blocks, "additional_kwargs": extra})})
 
 
 def _once(response: Any) -> Iterator[Any]:

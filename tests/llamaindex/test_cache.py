@@ -294,6 +294,31 @@ async def test_nobody_waits_for_a_task_that_goes_on_without_an_answer(lead: Any,
     assert cached.cache.stats().waited == 0
 
 
+def _changing(cached: CachedLLM) -> str:
+    for chunk in cached.stream_chat(_user(ASKED)):
+        chunk.message.blocks[0].text = "Dear Bob"
+    return str(cached.chat(_user(ASKED)).message.content)
+
+
+async def _achanging(cached: CachedLLM) -> str:
+    async for chunk in await cached.astream_chat(_user(ASKED)):
+        chunk.message.content = "Dear Bob"
+    return str((await cached.achat(_user(ASKED))).message.content)
+
+
+def _changing_text(cached: CachedLLM) -> str:
+    for chunk in cached.stream_complete(ASKED):
+        chunk.text = "Dear Bob"
+    return cached.complete(ASKED).text
+
+
+@pytest.mark.parametrize("ask", [_changing, lambda cached: asyncio.run(_achanging(cached)), _changing_text])
+def test_what_a_caller_does_to_a_stream_stays_his(ask: Any, cached: CachedLLM, inner: Echo) -> None:
+    """Stored is what the model said, not what whoever read the stream made of it before it ended."""
+    assert ask(cached) == f"You asked: {ASKED}"
+    assert len(inner.seen) == 1
+
+
 def test_what_a_caller_does_to_a_hit_stays_his(cached: CachedLLM) -> None:
     """A hit is a copy: changing it changes neither what is stored nor what others hold."""
     cached.chat(_user(ASKED))
