@@ -262,11 +262,17 @@ class _Shown:
     def next(self, message: AIMessage) -> AIMessageChunk:
         """Pass on one chunk."""
         chunk = message if isinstance(message, AIMessageChunk) else as_chunk(message)
-        self.whole = chunk if self.whole is None else self.whole + chunk
+        self.whole = _copy(chunk) if self.whole is None else self.whole + chunk
         if chunk.chunk_position != "last":
             return chunk
         mark = self._route.metadata(self._run, self._outcome, self.whole)[MARK]
         return chunk.model_copy(update={"response_metadata": {**chunk.response_metadata, MARK: mark}})
+
+
+def _copy(chunk: AIMessageChunk) -> AIMessageChunk:
+    """Copy *chunk*, which whoever reads the stream may change."""
+    said = {"response_metadata": dict(chunk.response_metadata), "additional_kwargs": dict(chunk.additional_kwargs)}
+    return chunk.model_copy(update=said)
 
 
 def model_name(model: BaseChatModel) -> str | None:

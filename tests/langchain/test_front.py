@@ -8,8 +8,8 @@ import pytest
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
@@ -112,6 +112,33 @@ def test_what_was_answered_one_way_is_found_any_other_way(
     assert [hit.text for hit in hits] == [answer.text, answer.text]
     assert [hit.response_metadata["llm_costopt"]["cache"] for hit in hits] == ["exact", "semantic"]
     assert len(cheap.calls) == 1
+
+
+class Streaming(Scripted):
+    """A model that gives its answer word by word."""
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for word in ("Boil ", "it."):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+
+
+def test_what_a_reader_makes_of_a_stream_is_not_stored(cache: SemanticCache) -> None:
+    """Stored is what the model said, not what whoever read the stream made of its chunks."""
+    router = RouterChatModel(cheap=Streaming(), strong=Streaming(model_name="gpt-4o"), cache=cache)
+    for chunk in router.stream(RICE):
+        chunk.content = f"Dear Bob, {chunk.content}"
+        chunk.response_metadata["user"] = "Bob"
+    found = router.invoke(RICE)
+
+    assert found.response_metadata["llm_costopt"]["cache"] == "exact"
+    assert found.content == "Boil it."
+    assert "user" not in found.response_metadata
 
 
 def test_the_monitor_counts_a_hit(router: RouterChatModel) -> None:
