@@ -1,6 +1,8 @@
 """A request → a stored answer, or none: that of the very same request, or that of one that means the same in its scope."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from llm_costopt.cache import ttl
 from llm_costopt.cache.embed import Vector, unit
@@ -106,6 +108,16 @@ def counted(parts: Parts, question: Question, key: Key, hit: Hit | None, now: Se
     if hit and hit.stale:
         parts.tally.count("stale")
     return hit
+
+
+@contextmanager
+def failed_is_missed(parts: Parts) -> Iterator[None]:
+    """Count as a miss a lookup that fails, or a cache that is down would seem to hit whenever it is asked."""
+    try:
+        yield
+    except Exception:
+        parts.tally.count("misses")
+        raise
 
 
 def _nearest(parts: Parts, key: Key, vector: Vector, *, observed: bool) -> Hit | None:

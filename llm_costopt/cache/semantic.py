@@ -23,7 +23,15 @@ from llm_costopt.cache.explain import Explanation, explain
 from llm_costopt.cache.failsafe import failsafe
 from llm_costopt.cache.guards import GUARDS, Guard
 from llm_costopt.cache.index import VectorIndex
-from llm_costopt.cache.lookup import counted, key_for, may_wait, same_meaning, same_request, text_to_match
+from llm_costopt.cache.lookup import (
+    counted,
+    failed_is_missed,
+    key_for,
+    may_wait,
+    same_meaning,
+    same_request,
+    text_to_match,
+)
 from llm_costopt.cache.parts import Parts, open_parts
 from llm_costopt.cache.records import CacheStats, Hit
 from llm_costopt.cache.settings import Chosen, OnScore, check, check_on_score, check_parts
@@ -162,9 +170,10 @@ class SemanticCache:
         key, now = key_for(parts, question), parts.chosen.now()
         if now.mode == "off":
             return None
-        hit = same_request(parts, key) or same_meaning(parts, question, key, now, began=time.perf_counter())
-        if hit is None and may_wait(key, now) and parts.flights.wait(key.exact):
-            hit = same_request(parts, key)
+        with failed_is_missed(parts):
+            hit = same_request(parts, key) or same_meaning(parts, question, key, now, began=time.perf_counter())
+            if hit is None and may_wait(key, now) and parts.flights.wait(key.exact):
+                hit = same_request(parts, key)
         return counted(parts, question, key, hit, now)
 
     async def afind(self, question: Question, embed: Callable[[str], Awaitable[Vector]] | None = None) -> Hit | None:
@@ -174,14 +183,15 @@ class SemanticCache:
         if now.mode == "off":
             return None
         vector, began = None, time.perf_counter()
-        hit = await asyncio.to_thread(same_request, parts, key)
-        if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
-            text = text_to_match(parts, question, key)
-            vector = None if text is None else await embed(text)
-        if hit is None:
-            hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
-        if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):
+        with failed_is_missed(parts):
             hit = await asyncio.to_thread(same_request, parts, key)
+            if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
+                text = text_to_match(parts, question, key)
+                vector = None if text is None else await embed(text)
+            if hit is None:
+                hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
+            if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):
+                hit = await asyncio.to_thread(same_request, parts, key)
         return counted(parts, question, key, hit, now)
 
     def save(self, question: Question, answer: Answer, payload: str) -> bool:

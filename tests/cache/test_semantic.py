@@ -524,6 +524,19 @@ def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixtu
     assert "rice" not in caplog.text
 
 
+async def test_lookups_are_hits_or_misses(make: Make) -> None:
+    """A lookup that fails counts as a miss, so that a cache that is down does not seem to hit whenever it is asked."""
+    cache = make(embedder=OddEmbedder(broken))
+    for _ in range(2):
+        with cache.failsafe("lookup"):
+            cache.find(ask(RICE))
+        with cache.failsafe("lookup"):
+            await cache.afind(ask(RICE))
+
+    stats = cache.stats()
+    assert (stats.hits, stats.misses, stats.errors, stats.hit_rate) == (0, 4, 4, 0.0)
+
+
 def test_exact_hits_need_no_embedder(make: Make, tmp_path: Path) -> None:
     """While the embedder is down, what was stored before is still found by the same words."""
     make(path=tmp_path / "cache.db").save(ask(RICE), GOOD, "rice")
