@@ -241,7 +241,9 @@ class _LangChainEmbedder:
 
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
-        model = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", "")
+        named = (getattr(embeddings, name, None) for name in ("model", "model_name", "model_id"))
+        # An object would have another name in the next process, which would not find what this one has stored.
+        model = next((name for name in named if name and isinstance(name, str)), "")
         self.name = f"{type(embeddings).__qualname__}:{model}"
 
     def embed(self, text: str) -> Vector:

@@ -141,6 +141,8 @@ def _serve(
 ) -> Hit | None:
     now = parts.clock()
     late = -1.0 if entry.expires_at is None else now - entry.expires_at
+    if entry.expires_at is not None and late < 2 * (entry.stored_at - entry.expires_at):
+        return None  # stored while the clock was far ahead, so that it would last much longer than it may
     if late >= 0 and (late >= parts.stale or parts.refreshes.claim(entry.id, key.exact, now)):
         return None
     if now - entry.used_at > RECENT:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +192,22 @@ def test_an_answer_has_an_absolute_age(make: Make, clock: Clock) -> None:
     cache.save(ask(RICE), GOOD, "new")
     clock.now += 99.0
     assert found(cache.find(ask(RICE_TOO))) == ("semantic", "new")
+
+
+def test_a_clock_that_was_far_ahead_keeps_nothing_alive(make: Make, clock: Clock) -> None:
+    """What was stored while the clock was a year ahead is fetched anew, and does not last for a year; a little is no matter."""
+    cache = make(ttl=100)
+    clock.now += 50
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now -= 50
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+    clock.now += 365 * 86_400
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now -= 365 * 86_400
+    assert [cache.find(ask(text)) for text in (RICE, RICE_TOO)] == [None, None]
+
+    cache.save(ask(RICE), GOOD, "rice again")
+    assert found(cache.find(ask(RICE))) == ("exact", "rice again")
 
 
 def test_an_answer_may_be_kept_for_ever(make: Make, clock: Clock) -> None:
@@ -749,7 +766,7 @@ save(cache, "How do I cook rice?")
 
 def test_two_processes_share_a_file(make: Make, tmp_path: Path) -> None:
     """A running cache finds by meaning what another process stored, and the other way round."""
-    cache = make(path=tmp_path / "cache.db", ttl=None)
+    cache = make(path=tmp_path / "cache.db", ttl=None, clock=time.time)
     cache.save(ask(POETRY), GOOD, "river")
     assert cache.find(ask(RICE_TOO)) is None
     result = run_python(OTHER_PROCESS, tmp_path / "cache.db")

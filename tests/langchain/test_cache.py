@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake import FakeListLLM
@@ -428,6 +428,29 @@ def test_langchain_embeddings_embed_each_miss_once(remote: SemanticCache, embedd
 
     assert [kind(r) for r in replies] == [None, "exact", "semantic"]
     assert embeddings.calls == [("sync", RICE), ("sync", RICE_TOO)]
+
+
+class OwnEmbeddings(Embeddings):
+    """An application's own, which calls the object inside that does the work its model."""
+
+    def __init__(self) -> None:
+        self.model = WordLlamaEmbedder()
+
+    def embed_query(self, text: str) -> list[float]:
+        return [float(n) for n in self.model.embed(text)]
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self.embed_query(text) for text in texts]
+
+
+def test_vectors_outlive_the_object_that_made_them(tmp_path: Path) -> None:
+    """What one process stored with its own embeddings another one, whose embeddings are another object, finds by meaning."""
+    one, other = (SemanticCache(threshold=0.95, path=tmp_path / "cache.db", embedder=OwnEmbeddings()) for _ in range(2))
+    one.update(RICE, "model", [Generation(text="Boil it.")])
+
+    assert other.lookup(RICE_TOO, "model")
+    one.close()
+    other.close()
 
 
 async def test_async_calls_use_the_async_embeddings(remote: SemanticCache, embeddings: CountingEmbeddings) -> None:
