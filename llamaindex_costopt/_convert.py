@@ -4,10 +4,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from functools import partial
+from types import CodeType
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, TextBlock, ToolCallBlock
 from llama_index.core.llms import LLM
+from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
@@ -27,6 +30,8 @@ _SCHEMA = (
     "output_cls", "response_format", "response_schema", "response_json_schema", "response_mime_type", "json_schema",
     "json_mode", "format", "guided_json", "text_format",
 )  # fmt: skip
+_AROUND = ("messages_to_prompt", "completion_to_prompt", "query_wrapper_prompt")
+"""What models of plain text put around a request, and the host leaves out of `to_dict`."""
 _SECRET = re.compile(r"api_key|secret|password|access_token|credential", re.IGNORECASE)
 _LLM = re.compile(r"_?llm$", re.IGNORECASE)
 
@@ -63,7 +68,11 @@ def identity(model: LLM) -> Any:
     if own is not None:
         return own()
     said = {name: value for name, value in model.to_dict().items() if not _SECRET.search(name)}
-    return [f"{type(model).__module__}.{type(model).__qualname__}", said]
+    return [
+        f"{type(model).__module__}.{type(model).__qualname__}",
+        said,
+        [_told(getattr(model, t, None)) for t in _AROUND],
+    ]
 
 
 def model_of(model: LLM) -> Model:
@@ -140,6 +149,25 @@ def message_tool_calls(message: ChatMessage) -> tuple[ToolCall | None, ...]:
         return tuple(_tool_call(b.tool_call_id, b.tool_name, b.tool_kwargs) for b in blocks)
     # Integrations that know no blocks: OpenAI's objects or dicts, or the host's `ToolSelection`.
     return tuple(_tool_call(*_selection(fields_of(call))) for call in message.additional_kwargs.get("tool_calls") or ())
+
+
+def _told(around: Any) -> Any:
+    """Tell a template by its text, and a function by its code and what it takes from around it."""
+    if isinstance(around, BasePromptTemplate):
+        return [around.get_template(), repr(around.kwargs)]
+    if isinstance(around, partial):
+        return [_told(around.func), repr(around.args), repr(around.keywords)]
+    code = getattr(around, "__code__", None)
+    if code is None:
+        return type(around).__qualname__
+    texts = {name: text for name in code.co_names if isinstance(text := around.__globals__.get(name), str)}
+    cells = [repr(cell.cell_contents) for cell in around.__closure__ or ()]
+    return [_code(code), texts, cells, repr(around.__defaults__), repr(around.__kwdefaults__)]
+
+
+def _code(code: CodeType) -> list[Any]:
+    constants = [_code(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return [code.co_code.hex(), code.co_names, constants]
 
 
 def _selection(said: Mapping[str, Any]) -> tuple[Any, Any, Any]:

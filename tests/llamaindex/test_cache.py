@@ -5,15 +5,23 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 from llama_index.core import PromptTemplate, Settings
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    CompletionResponse,
+    ImageBlock,
+    LLMMetadata,
+    TextBlock,
+    ToolCallBlock,
+)
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.llms import LLM
+from llama_index.core.llms import LLM, CustomLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import ChatPromptTemplate
@@ -349,6 +357,72 @@ def test_what_differs_besides_the_question_must_be_the_same(other: Any, cached: 
 
     assert _kind(other(cached)) is None
     assert _kind(other(cached)) == "exact"
+
+
+class Plain(CustomLLM):
+    """A model of plain text, which puts its own words around a request."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="plain")
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        written: Any = self.completion_to_prompt
+        around = self.query_wrapper_prompt
+        asked = written(prompt) if around is None else around.format(query_str=prompt)
+        return CompletionResponse(text=asked if not formatted else prompt)
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        yield self.complete(prompt, formatted, **kwargs)
+
+
+WHO = "Ask a clown: "
+
+
+def _clown(prompt: str) -> str:
+    return WHO + prompt
+
+
+def _as(who: str) -> Callable[[str], str]:
+    return lambda prompt: f"Ask {who}: {prompt}"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"completion_to_prompt": lambda prompt: f"Ask a pirate: {prompt}"},
+        {"completion_to_prompt": _as("a cook")},
+        {"completion_to_prompt": partial("{}{}".format, "Ask a judge: ")},
+        {"messages_to_prompt": lambda messages: f"Ask a king: {messages[-1].content}"},
+        {"query_wrapper_prompt": PromptTemplate("Ask a nurse: {query_str}")},
+    ],
+)
+def test_what_a_model_puts_around_a_request_must_be_the_same(around: dict[str, Any]) -> None:
+    """Models that differ in nothing but their template, in whatever form it is, do not share answers."""
+    cache = SemanticCache(threshold=0.95)
+
+    def ask(**options: Any) -> set[str]:
+        model = CachedLLM(Plain(**options), cache=cache)
+        return {model.complete(ASKED).text, str(model.chat(_user(ASKED)).message.content)}
+
+    for other in ({"completion_to_prompt": _as("a lawyer")}, {"query_wrapper_prompt": PromptTemplate("{query_str}!")}):
+        ask(**other)
+    found = ask(**around)
+    stored = cache.stats().stored
+
+    assert any(text.startswith("Ask a ") for text in found)
+    assert not any("lawyer" in text for text in found)
+    assert ask(**around) == found
+    assert cache.stats().stored == stored
+
+
+def test_a_template_that_is_kept_apart_from_its_function_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that the function of a model only names is part of what it says."""
+    model = CachedLLM(Plain(completion_to_prompt=_clown), cache=SemanticCache(threshold=0.95))
+    model.complete(ASKED)
+    monkeypatch.setitem(globals(), "WHO", "Ask a lawyer: ")
+
+    assert model.complete(ASKED).text == f"Ask a lawyer: {ASKED}"
 
 
 def test_another_key_of_the_same_account_finds_the_same_answers(cached: CachedLLM) -> None:
