@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from types import CodeType
@@ -25,7 +25,7 @@ Not in those of its message: they would travel to the provider with the next tur
 """
 
 _ROLES = {"user": "human", "assistant": "ai", "chatbot": "ai", "model": "ai", "developer": "system", "function": "tool"}
-_TOOLS = ("tools", "functions", "function_call", "tool_choice", "tool_required")
+_TOOLS = ("tools", "functions", "function_call", "tool_choice", "tool_required", "built_in_tools")
 _SCHEMA = (
     "output_cls", "response_format", "response_schema", "response_json_schema", "response_mime_type", "json_schema",
     "json_mode", "format", "guided_json", "text_format",
@@ -41,16 +41,28 @@ def messages_of(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     return tuple(_message(m) for m in messages)
 
 
-def question_of(messages: tuple[Message, ...], *, model: str, name: str | None, options: Mapping[str, Any]) -> Question:
-    """Put a request in the core's terms; *model* says who is asked, *options* are the keyword arguments of the call."""
+def question_of(
+    messages: tuple[Message, ...], *, model: str, name: str | None, options: Mapping[str, Any], own: Any = None
+) -> Question:
+    """Put a request in the core's terms; *model* says who is asked, *options* are the keyword arguments of the call.
+
+    What a model was made with may ask for tools or a schema too: *own* is its `identity`.
+    """
     return Question(
         messages=messages,
         model=model,
         model_name=name,
-        with_tools=any(options.get(key) for key in _TOOLS),
-        with_schema=any(options.get(key) for key in _SCHEMA),
+        with_tools=any(options.get(key) for key in _TOOLS) or says(own, _TOOLS),
+        with_schema=any(options.get(key) for key in _SCHEMA) or says(own, _SCHEMA),
         tools={f["name"]: f.get("parameters") for f in _functions(options.get("tools") or ())},
     )
+
+
+def says(own: Any, names: Collection[str]) -> bool:
+    """Tell whether the `identity` of a model has one of *names* set, itself or in what it passes on."""
+    if isinstance(own, Mapping):
+        return any((name in names and value) or says(value, names) for name, value in own.items())
+    return isinstance(own, list | tuple) and any(says(one, names) for one in own)
 
 
 def spelled(value: Any) -> str:
@@ -68,6 +80,8 @@ def identity(model: LLM) -> Any:
     if own is not None:
         return own()
     said = {name: value for name, value in model.to_dict().items() if not _SECRET.search(name)}
+    if before := getattr(model, "_previous_response_id", None):  # OpenAI's side has the turns before
+        said["previous_response_id"] = before
     return [
         f"{type(model).__module__}.{type(model).__qualname__}",
         said,

@@ -28,6 +28,7 @@ from llama_index.core.prompts import ChatPromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llmock.pytest_plugin import LLMock
+from pydantic import Field, PrivateAttr
 
 from llamaindex_costopt import CachedLLM, cache_scope
 from llamaindex_costopt._checks import QUESTION, City, _Retriever, weather_tool
@@ -357,6 +358,56 @@ def test_what_differs_besides_the_question_must_be_the_same(other: Any, cached: 
 
     assert _kind(other(cached)) is None
     assert _kind(other(cached)) == "exact"
+
+
+class Made(Echo):
+    """A model that passes on what it was made with, as OpenAI's does."""
+
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    built_in_tools: list[Any] | None = None
+    track_previous_responses: bool = False
+    _previous_response_id: str | None = PrivateAttr(default=None)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ({"additional_kwargs": {"response_format": {"type": "json_object"}}}, "schema"),
+        ({"built_in_tools": [{"type": "web_search"}]}, "tools"),
+    ],
+)
+def test_what_a_model_is_made_with_counts_as_what_it_is_asked_with(made: dict[str, Any], reason: str) -> None:
+    """A schema or tools that are options of the model, not of the call, let only the very same request hit."""
+    model = CachedLLM(Made(**made), cache=SemanticCache(threshold=0.95))
+    model.chat(_user(ASKED))
+
+    assert f"only the very same request may hit ({reason})" in str(model.explain(_user(AGAIN)))
+    assert "an exact hit" in str(model.explain(_user(ASKED)))
+
+
+def test_a_model_that_keeps_the_conversation_to_itself_is_not_cached() -> None:
+    """Requests of a model that tracks its responses do not say what was said before, so none is answered from store."""
+    inner = Made(track_previous_responses=True)
+    model = CachedLLM(inner, cache=SemanticCache(threshold=0.95))
+    for _ in range(2):
+        model.chat(_user(ASKED))
+
+    assert len(inner.seen) == 2
+    assert model.cache.stats().errors == 0
+    with pytest.raises(ValueError, match="keeps track"):
+        model.explain(_user(ASKED))
+
+
+def test_a_conversation_that_a_model_is_made_to_go_on_with_counts() -> None:
+    """Two models that go on from other responses of OpenAI's do not share answers."""
+    cache, asked = SemanticCache(threshold=0.95), []
+    for response in ("resp_a", "resp_b"):
+        inner = Made(name="cheap")
+        inner._previous_response_id = response  # where `OpenAIResponses` keeps what it was made with
+        CachedLLM(inner, cache=cache).chat(_user(ASKED))
+        asked += inner.seen
+
+    assert len(asked) == 2
 
 
 class Plain(CustomLLM):
