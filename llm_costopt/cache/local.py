@@ -17,6 +17,9 @@ from llm_costopt.cache.verify import Neighbour
 USES = 64
 """Uses that are written together: one alone takes as long as the lookup, and may wait for other writers."""
 
+FORGOTTEN = 64
+"""Entries that others have deleted and a lookup forgets, besides two for each that they have stored: with an index on a server each takes a reply."""
+
 
 class LocalStore:
     """Keep entries in the file *path*, or in memory if it is None, and find them by nearness.
@@ -51,6 +54,7 @@ class LocalStore:
         self._lock = threading.Lock()
         self._room = self._room_left()
         self._most = max_entries + self._step
+        self._gone: list[int] = []
 
     def get(self, exact: str) -> Entry | None:
         """Look up an entry by the digest of its whole request."""
@@ -153,8 +157,9 @@ class LocalStore:
         """Index what other processes have stored, and on the first search all that the file holds."""
         if not self._is_shared or not self._rows.changed():
             return
-        latest = self._caught_up
+        latest, news = self._caught_up, 0
         for row in self._rows.vectors(self._embedder, latest):
+            news += 1
             self._facts[row.id] = (row.text, row.says, row.sketch, row.expires_at)
             self._index.add(row.id, row.scope, row.vector)
             latest = row.written
@@ -162,17 +167,18 @@ class LocalStore:
             self._parted[exact].add(entry)
         with self._lock:
             self._caught_up = max(self._caught_up, latest)
-        if len(self._facts) > self._most:
-            self._forget_deleted()
+        self._forget_deleted(FORGOTTEN + 2 * news)
 
-    def _forget_deleted(self) -> None:
-        """Forget what other processes have deleted, of which nobody tells."""
-        known = list(self._facts)  # first, since what is stored from now on is not among the ids
-        there = self._rows.ids()
-        for entry in known:
-            if entry not in there:
-                self._forget(entry)
-        self._most = len(self._facts) + self._step
+    def _forget_deleted(self, count: int) -> None:
+        """Forget what other processes have deleted, of which nobody tells; no more than *count* at once."""
+        if not self._gone and len(self._facts) > self._most:
+            known = list(self._facts)  # first, since what is stored from now on is not among the ids
+            there = self._rows.ids()
+            self._gone = [entry for entry in known if entry not in there]
+            self._most = len(known) - len(self._gone) + self._step
+        now, self._gone = self._gone[:count], self._gone[count:]
+        for entry in now:
+            self._forget(entry)
 
     def _write_uses(self) -> None:
         with self._lock:
