@@ -13,7 +13,7 @@ from llm_costopt.cache.records import Hit
 from llm_costopt.cache.scope import surroundings
 from llm_costopt.cache.settings import Settings
 from llm_costopt.cache.store import Entry, Nearby
-from llm_costopt.cache.verify import NEIGHBOURS
+from llm_costopt.cache.verify import NEIGHBOURS, Neighbour
 from llm_costopt.types import CacheKind, Question
 
 RECENT = 60.0
@@ -90,6 +90,12 @@ def near(parts: Parts, exact: str, scope: str, vector: Vector) -> Nearby:
     return parts.store.near(exact, scope, vector, NEIGHBOURS, parts.clock() - parts.stale)
 
 
+def entry_of(parts: Parts, neighbour: Neighbour) -> Entry | None:
+    """Return the entry of *neighbour*; None if it is gone, or its id is another question's, as in a file that was replaced."""
+    entry = parts.store.by_id(neighbour.entry)
+    return entry if entry is not None and entry.text == neighbour.text else None
+
+
 def may_wait(key: Key, now: Settings) -> bool:
     """Tell whether waiting for the answer of another caller can be of any use."""
     return now.mode == "on" and (callable(now.ttl) or ttl.seconds_of(now.ttl, kind_for(key)) != 0)
@@ -128,7 +134,7 @@ def _nearest(parts: Parts, key: Key, vector: Vector, *, observed: bool) -> Hit |
         return None
     if observed:
         parts.observation.chose(key.exact, choice)
-    entry = parts.store.by_id(choice.neighbour.entry)
+    entry = entry_of(parts, choice.neighbour)
     if entry is None or entry.scope != key.scope:  # gone since it was indexed
         return None
     if entry.exact == key.exact:  # expired, or it had been found; this request fetches it anew

@@ -847,6 +847,34 @@ def test_what_a_fork_did_not_do_it_does_not_count(tmp_path: Path) -> None:
     assert counts_of(look_into(tmp_path / "cache.db"), "")["hits_exact"] == 1
 
 
+REPLACER = (
+    HELPERS
+    + """
+import pathlib
+file = pathlib.Path(sys.argv[1])
+cache = SemanticCache(path=file, threshold=0.95)
+save(cache, "How do I cook rice?")
+assert cache.find(ask("how can i cook the rice"))
+for part in file.parent.glob(file.name + "*"):
+    part.unlink()
+save(SemanticCache(path=file, threshold=0.95), "Which river is the longest?")
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+assert cache.find(ask("how can i cook the rice")) is None
+assert cache.find(ask("Which river is the longest?"))
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_file_that_was_replaced_answers_no_other_question(tmp_path: Path) -> None:
+    """Where a file was deleted and another one made, an entry with the same number there is not served for the old one."""
+    result = run_python(REPLACER, tmp_path / "cache.db")
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 WRITER = (
     HELPERS
     + """
