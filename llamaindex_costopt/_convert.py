@@ -168,15 +168,24 @@ def message_tool_calls(message: ChatMessage) -> tuple[ToolCall | None, ...]:
 def _told(around: Any) -> Any:
     """Tell a template by its text, and a function by its code and what it takes from around it."""
     if isinstance(around, BasePromptTemplate):
-        return [around.get_template(), repr(around.kwargs)]
+        return [around.get_template(), _held(around.kwargs)]
     if isinstance(around, partial):
-        return [_told(around.func), repr(around.args), repr(around.keywords)]
-    code = getattr(around, "__code__", None)
-    if code is None:
+        return [_told(around.func), *map(_held, around.args), _held(around.keywords)]
+    if not hasattr(around, "__code__"):
         return type(around).__qualname__
+    code, cells = around.__code__, around.__closure__ or ()
     texts = {name: text for name in code.co_names if isinstance(text := around.__globals__.get(name), str)}
-    cells = [repr(cell.cell_contents) for cell in around.__closure__ or ()]
-    return [_code(code), texts, cells, repr(around.__defaults__), repr(around.__kwdefaults__)]
+    held = [*(cell.cell_contents for cell in cells), *(around.__defaults__ or ()), around.__kwdefaults__ or {}]
+    return [_code(code), texts, *map(_held, held)]
+
+
+def _held(value: Any) -> Any:
+    """Tell what a function or template holds: texts and numbers by themselves, objects by their kind."""
+    if isinstance(value, Mapping):
+        return {str(name): _held(one) for name, one in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return _code(value.__code__) if hasattr(value, "__code__") else type(value).__qualname__
 
 
 def _code(code: CodeType) -> list[Any]:

@@ -105,9 +105,8 @@ def lookup_of(model: LLM, cache: SemanticCache, messages: tuple[Message, ...], o
     named = model_of(model)
     with cache.failsafe("key"):
         own = identity(model)
-        if not says(
-            own, ("track_previous_responses",)
-        ):  # its requests lack the turns before, and a hit would be one of them
+        # Requests of one that tracks its responses lack the turns before, and it would not know of a hit.
+        if not says(own, ("track_previous_responses",)):
             said = spelled([own, dict(options)])
             question = question_of(with_question(messages), model=said, name=named.name, options=options, own=own)
     return Lookup(cache=cache, question=question, model=named, baseline=getattr(model, "costopt_baseline", None))
