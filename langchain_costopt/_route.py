@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
-from langchain_costopt._front import Front, as_chunk
+from langchain_costopt._front import Front, as_chunk, awaited
 from langchain_costopt._judge import judge_of
 from langchain_costopt._usage import is_from_cache, usage
 from llm_costopt.flow import adrive, drive
@@ -82,7 +82,7 @@ class Route:
         run = self.begin(config)
         outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
         shown = _Shown(self, run, outcome)
-        with run.watched(outcome, unfit=unfit):
+        with awaited(self.front), run.watched(outcome, unfit=unfit):
             for chunk in outcome.reply if shown.streamed else [outcome.reply]:
                 yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
@@ -98,7 +98,7 @@ class Route:
         run = self.begin(config)
         outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
         shown = _Shown(self, run, outcome)
-        with run.watched(outcome, unfit=unfit):
+        with awaited(self.front), run.watched(outcome, unfit=unfit):
             async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
                 yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)

@@ -157,6 +157,12 @@ class SemanticCache(BaseCache):
         """Store an answer that is fit to be served; its question was embedded by the lookup before."""
         await asyncio.to_thread(self.update, prompt, llm_string, return_val)
 
+    def leave(self, prompt: str, llm_string: str) -> None:
+        """Let those go on that wait for the answer to this call: it does not come."""
+        with self._cache.failsafe("update"):
+            if question := self._question(prompt, llm_string):
+                self._cache.leave(question)
+
     def explain(self, messages: LanguageModelInput, model: Runnable[Any, Any] | None = None) -> Explanation:
         """Say what a lookup of *messages* would do, and why: candidates, evidence, decision. It holds questions in clear.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from langchain_costopt import CostCallbackHandler, RouterChatModel, SemanticCache
+from langchain_costopt import CostCallbackHandler, RouterChatModel, SemanticCache, cache_scope
 
 RICE, RICE_TOO = "How do I cook rice?", "how can i cook the rice"
 
@@ -126,6 +127,40 @@ class Streaming(Scripted):
     ) -> Iterator[ChatGenerationChunk]:
         for word in ("Boil ", "it."):
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+
+
+def _closed(router: RouterChatModel) -> None:
+    with cache_scope(tenant="acme"):
+        stream = router.stream(RICE)
+        next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stream.close).result(timeout=20)  # type: ignore[attr-defined]
+
+
+async def _aclosed(router: RouterChatModel) -> None:
+    with cache_scope(tenant="acme"):
+        stream = router.astream(RICE)
+        await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(asyncio.create_task(_asked(router)), 20)
+
+
+async def _asked(router: RouterChatModel) -> None:
+    with cache_scope(tenant="acme"):
+        await router.ainvoke(RICE)
+
+
+def test_nobody_waits_for_a_stream_that_was_closed() -> None:
+    """A stream that is closed in another thread, or in a task that goes on, lets those go on that ask the same."""
+    made = SemanticCache(threshold=0.95, single_flight=300)
+    router = RouterChatModel(cheap=Streaming(), strong=Streaming(model_name="gpt-4o"), cache=made)
+    _closed(router)
+    asyncio.run(asyncio.wait_for(_asked(router), 20))
+    made.clear()
+    asyncio.run(_aclosed(router))
+
+    assert made.stats().waited == 0
+    made.close()
 
 
 def test_what_a_reader_makes_of_a_stream_is_not_stored(cache: SemanticCache) -> None:
