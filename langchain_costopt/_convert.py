@@ -26,6 +26,9 @@ MARK = "llm_costopt"
 ROUTER = "llm_costopt"
 """The provider that the router gives as its own."""
 
+TEXT = "\ntext"
+"""Ends the `Question.model` of a prompt that is plain text."""
+
 _TOOLS = re.compile(r"""['"](?:tools|functions|function_call|tool_choice)['"]\s*[,:](?!\s*(?:None|null|\[\]|\{\}))""")
 _SCHEMA = re.compile(
     r"""['"](?:response_format|response_schema|response_json_schema|response_mime_type|json_schema|json_mode"""
@@ -34,6 +37,9 @@ _SCHEMA = re.compile(
 _MODEL = re.compile(r"""['"](?:model_name|model|model_id)['"]\s*[,:]\s*['"]([^'"]+)['"]""")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,}")
 _CLASS = re.compile(r"<class '([^']+)'>")
+
+_LONG = 20_000
+"""Characters above which a prompt is not remembered: it may hold megabytes of pictures."""
 
 _THIS_PROCESS = uuid.uuid4().hex
 """Stands for what only this process knows, such as the fields of a class that cannot list them."""
@@ -47,7 +53,8 @@ def question_of_prompt(prompt: str, llm_string: str) -> Question | None:
     A prompt that is not LangChain's JSON of messages is one human turn: completion models pass plain text.
     """
     # The same request is what an exact hit is, so reading it once is worth remembering; classes may change meanwhile.
-    return _read(prompt, llm_string) if "<class '" in llm_string else _read_before(prompt, llm_string)
+    known = len(prompt) <= _LONG and "<class '" not in llm_string
+    return _read_before(prompt, llm_string) if known else _read(prompt, llm_string)
 
 
 def _read(prompt: str, llm_string: str) -> Question | None:
@@ -55,14 +62,14 @@ def _read(prompt: str, llm_string: str) -> Question | None:
     said = _said(llm_string)
     if said is None or None in schemas:
         return None
-    serialized = _serialized_messages(prompt)
-    messages = (
-        (Message(role="human", text=prompt),)
-        if serialized is None
-        else tuple(_message(str(fields.get("type")), fields) for fields in serialized)
-    )
     # A class is only named there: one whose fields changed is another schema.
-    return Question(messages=messages, model=llm_string + "".join(s for s in schemas if s), **said)
+    model = llm_string + "".join(s for s in schemas if s)
+    serialized = _serialized_messages(prompt)
+    if serialized is None:
+        # Whoever writes a completion model's prompt may write JSON of messages, which must not be taken for the question in it.
+        return Question(messages=(Message(role="human", text=prompt),), model=model + TEXT, **said)
+    messages = tuple(_message(str(fields.get("type")), fields) for fields in serialized)
+    return Question(messages=messages, model=model, **said)
 
 
 @lru_cache(maxsize=256)  # an application has few models, with the same options again and again

@@ -1,7 +1,9 @@
 """A cache in front of a router: looked up before routing, and for streams too, which LangChain's own look-up leaves out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
@@ -12,6 +14,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, mess
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from langchain_costopt._convert import MARK, ROUTER, openai_tools, prompt_of
+from langchain_costopt.cache import SemanticCache
 from llm_costopt import switch
 
 
@@ -25,6 +28,8 @@ class Front:
     """The request, as a cache is handed it."""
     llm_string: str
     """The router with its tiers and the call's options, as a cache is handed it."""
+    context: Context = field(default_factory=copy_context)
+    """What is said around the call."""
 
     def find(self) -> "Replay | None":
         """Look for a stored answer."""
@@ -55,6 +60,17 @@ def front(
     said = {**options, "tools": written} if tools else options
     llm_string = model._get_llm_string(**said)  # noqa: SLF001 - what the host itself keys a cache by
     return Front(cache=model.cache, prompt=prompt_of(messages), llm_string=llm_string)
+
+
+@contextmanager
+def awaited(front: Front | None) -> Iterator[None]:
+    """Let those go on that wait for the answer where the block fails or is closed: a stream may end in another thread."""
+    try:
+        yield
+    except BaseException:
+        if front and isinstance(front.cache, SemanticCache):
+            front.context.run(front.cache.leave, front.prompt, front.llm_string)
+        raise
 
 
 class Replay(BaseChatModel):

@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_costopt._convert import MARK, answer_of_message, messages_of, openai_tools
-from langchain_costopt._front import Front, as_chunk
+from langchain_costopt._front import Front, as_chunk, awaited
 from langchain_costopt._judge import judge_of
 from langchain_costopt._usage import is_batch, is_from_cache, usage
 from llm_costopt.flow import adrive, drive
@@ -85,7 +85,7 @@ class Route:
         run = self.begin(config)
         outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
         shown = _Shown(self, run, outcome)
-        with run.watched(outcome, unfit=unfit):
+        with awaited(self.front), run.watched(outcome, unfit=unfit):
             for chunk in outcome.reply if shown.streamed else [outcome.reply]:
                 yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
@@ -101,7 +101,7 @@ class Route:
         run = self.begin(config)
         outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
         shown = _Shown(self, run, outcome)
-        with run.watched(outcome, unfit=unfit):
+        with awaited(self.front), run.watched(outcome, unfit=unfit):
             async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
                 yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
@@ -272,11 +272,17 @@ class _Shown:
     def next(self, message: AIMessage) -> AIMessageChunk:
         """Pass on one chunk."""
         chunk = message if isinstance(message, AIMessageChunk) else as_chunk(message)
-        self.whole = chunk if self.whole is None else self.whole + chunk
+        self.whole = _copy(chunk) if self.whole is None else self.whole + chunk
         if chunk.chunk_position != "last":
             return chunk
         mark = self._route.metadata(self._run, self._outcome, self.whole)[MARK]
         return chunk.model_copy(update={"response_metadata": {**chunk.response_metadata, MARK: mark}})
+
+
+def _copy(chunk: AIMessageChunk) -> AIMessageChunk:
+    """Copy *chunk*, which whoever reads the stream may change."""
+    said = {"response_metadata": dict(chunk.response_metadata), "additional_kwargs": dict(chunk.additional_kwargs)}
+    return chunk.model_copy(update=said)
 
 
 def model_name(model: BaseChatModel) -> str | None:

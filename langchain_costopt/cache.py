@@ -12,7 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.runnables import Runnable
 
-from langchain_costopt._convert import answer_of, llm_string_of, prompt_of, question_of_prompt
+from langchain_costopt._convert import TEXT, answer_of, llm_string_of, prompt_of, question_of_prompt
 from langchain_costopt._flight import watch
 from langchain_costopt._stored import dump, load
 from llm_costopt.cache import semantic
@@ -101,7 +101,7 @@ class SemanticCache(BaseCache):
     ) -> None:
         self._aembed = _aembed(embedder) if isinstance(embedder, Embeddings) else None
         self._warned = False
-        self._latest: str | None = None
+        self._latest: tuple[str | None, bool] = (None, False)
         self._cache = semantic.SemanticCache(
             preset=preset,
             mode=mode,
@@ -137,9 +137,14 @@ class SemanticCache(BaseCache):
         """Store an answer that is fit to be served; a failure is logged and counted."""
         with self._cache.failsafe("update"):
             if question := self._question(prompt, llm_string):
-                answers = [answer_of(g) for g in return_val]
-                worst = next((a for a in answers if fault(a)), answers[0])
-                self._cache.save(question, worst, dump(return_val, keep_blocks="output_version" in llm_string))
+                try:
+                    answers = [answer_of(g) for g in return_val]
+                    worst = next((a for a in answers if fault(a)), answers[0])
+                    payload = dump(return_val, keep_blocks="output_version" in llm_string)
+                except BaseException:
+                    self._cache.leave(question)
+                    raise
+                self._cache.save(question, worst, payload)
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """Find a stored answer; with a LangChain `Embeddings`, embed with its async method."""
@@ -152,6 +157,12 @@ class SemanticCache(BaseCache):
         """Store an answer that is fit to be served; its question was embedded by the lookup before."""
         await asyncio.to_thread(self.update, prompt, llm_string, return_val)
 
+    def leave(self, prompt: str, llm_string: str) -> None:
+        """Let those go on that wait for the answer to this call: it does not come."""
+        with self._cache.failsafe("update"):
+            if question := self._question(prompt, llm_string):
+                self._cache.leave(question)
+
     def explain(self, messages: LanguageModelInput, model: Runnable[Any, Any] | None = None) -> Explanation:
         """Say what a lookup of *messages* would do, and why: candidates, evidence, decision. It holds questions in clear.
 
@@ -162,10 +173,11 @@ class SemanticCache(BaseCache):
         Raises:
             ValueError: *model* is not given and nothing was looked up yet, or its calls are not cached.
         """
-        llm_string = self._latest if model is None else llm_string_of(model)
+        llm_string, is_text = self._latest if model is None else (llm_string_of(model), False)
         if llm_string is None:
             raise ValueError("nothing was looked up yet: say which model is meant, as in explain(messages, model=chat)")
-        question = question_of_prompt(prompt_of(messages), llm_string)
+        prompt = messages if is_text and isinstance(messages, str) else prompt_of(messages)
+        question = question_of_prompt(prompt, llm_string)
         if question is None:
             raise ValueError(
                 "calls of this model are not cached: an object or a class among its parameters has no name"
@@ -220,8 +232,8 @@ class SemanticCache(BaseCache):
         self._cache.close()
 
     def _question(self, prompt: str, llm_string: str) -> Question | None:
-        self._latest = llm_string
         question = question_of_prompt(prompt, llm_string)
+        self._latest = llm_string, question is not None and question.model.endswith(TEXT)
         if question is None and not self._warned:
             self._warned = True
             log.warning(
@@ -235,7 +247,9 @@ class _LangChainEmbedder:
 
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
-        model = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", "")
+        named = (getattr(embeddings, name, None) for name in ("model", "model_name", "model_id"))
+        # An object would have another name in the next process, which would not find what this one has stored.
+        model = next((name for name in named if name and isinstance(name, str)), "")
         self.name = f"{type(embeddings).__qualname__}:{model}"
 
     def embed(self, text: str) -> Vector:

@@ -2,12 +2,15 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
+from functools import partial
+from types import CodeType
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, TextBlock, ToolCallBlock
 from llama_index.core.llms import LLM
+from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.tools import BaseTool
 from pydantic import BaseModel
 
@@ -22,11 +25,13 @@ Not in those of its message: they would travel to the provider with the next tur
 """
 
 _ROLES = {"user": "human", "assistant": "ai", "chatbot": "ai", "model": "ai", "developer": "system", "function": "tool"}
-_TOOLS = ("tools", "functions", "function_call", "tool_choice", "tool_required")
+_TOOLS = ("tools", "functions", "function_call", "tool_choice", "tool_required", "built_in_tools")
 _SCHEMA = (
     "output_cls", "response_format", "response_schema", "response_json_schema", "response_mime_type", "json_schema",
     "json_mode", "format", "guided_json", "text_format",
 )  # fmt: skip
+_AROUND = ("messages_to_prompt", "completion_to_prompt", "query_wrapper_prompt")
+"""What models of plain text put around a request, and the host leaves out of `to_dict`."""
 _SECRET = re.compile(r"api_key|secret|password|access_token|credential", re.IGNORECASE)
 _LLM = re.compile(r"_?llm$", re.IGNORECASE)
 
@@ -36,16 +41,28 @@ def messages_of(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     return tuple(_message(m) for m in messages)
 
 
-def question_of(messages: tuple[Message, ...], *, model: str, name: str | None, options: Mapping[str, Any]) -> Question:
-    """Put a request in the core's terms; *model* says who is asked, *options* are the keyword arguments of the call."""
+def question_of(
+    messages: tuple[Message, ...], *, model: str, name: str | None, options: Mapping[str, Any], own: Any = None
+) -> Question:
+    """Put a request in the core's terms; *model* says who is asked, *options* are the keyword arguments of the call.
+
+    What a model was made with may ask for tools or a schema too: *own* is its `identity`.
+    """
     return Question(
         messages=messages,
         model=model,
         model_name=name,
-        with_tools=any(options.get(key) for key in _TOOLS),
-        with_schema=any(options.get(key) for key in _SCHEMA),
+        with_tools=any(options.get(key) for key in _TOOLS) or says(own, _TOOLS),
+        with_schema=any(options.get(key) for key in _SCHEMA) or says(own, _SCHEMA),
         tools={f["name"]: f.get("parameters") for f in _functions(options.get("tools") or ())},
     )
+
+
+def says(own: Any, names: Collection[str]) -> bool:
+    """Tell whether the `identity` of a model has one of *names* set, itself or in what it passes on."""
+    if isinstance(own, Mapping):
+        return any((name in names and value) or says(value, names) for name, value in own.items())
+    return isinstance(own, list | tuple) and any(says(one, names) for one in own)
 
 
 def spelled(value: Any) -> str:
@@ -63,7 +80,13 @@ def identity(model: LLM) -> Any:
     if own is not None:
         return own()
     said = {name: value for name, value in model.to_dict().items() if not _SECRET.search(name)}
-    return [f"{type(model).__module__}.{type(model).__qualname__}", said]
+    if before := getattr(model, "_previous_response_id", None):  # OpenAI's side has the turns before
+        said["previous_response_id"] = before
+    return [
+        f"{type(model).__module__}.{type(model).__qualname__}",
+        said,
+        [_told(getattr(model, t, None)) for t in _AROUND],
+    ]
 
 
 def model_of(model: LLM) -> Model:
@@ -140,6 +163,34 @@ def message_tool_calls(message: ChatMessage) -> tuple[ToolCall | None, ...]:
         return tuple(_tool_call(b.tool_call_id, b.tool_name, b.tool_kwargs) for b in blocks)
     # Integrations that know no blocks: OpenAI's objects or dicts, or the host's `ToolSelection`.
     return tuple(_tool_call(*_selection(fields_of(call))) for call in message.additional_kwargs.get("tool_calls") or ())
+
+
+def _told(around: Any) -> Any:
+    """Tell a template by its text, and a function by its code and what it takes from around it."""
+    if isinstance(around, BasePromptTemplate):
+        return [around.get_template(), _held(around.kwargs)]
+    if isinstance(around, partial):
+        return [_told(around.func), *map(_held, around.args), _held(around.keywords)]
+    if not hasattr(around, "__code__"):
+        return type(around).__qualname__
+    code, cells = around.__code__, around.__closure__ or ()
+    texts = {name: text for name in code.co_names if isinstance(text := around.__globals__.get(name), str)}
+    held = [*(cell.cell_contents for cell in cells), *(around.__defaults__ or ()), around.__kwdefaults__ or {}]
+    return [_code(code), texts, *map(_held, held)]
+
+
+def _held(value: Any) -> Any:
+    """Tell what a function or template holds: texts and numbers by themselves, objects by their kind."""
+    if isinstance(value, Mapping):
+        return {str(name): _held(one) for name, one in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return _code(value.__code__) if hasattr(value, "__code__") else type(value).__qualname__
+
+
+def _code(code: CodeType) -> list[Any]:
+    constants = [_code(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts]
+    return [code.co_code.hex(), code.co_names, constants]
 
 
 def _selection(said: Mapping[str, Any]) -> tuple[Any, Any, Any]:

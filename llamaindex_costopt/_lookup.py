@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
@@ -31,6 +32,8 @@ class Lookup:
     """Who is asked."""
     baseline: str | None
     """The model that the answer is held against; None if no router says so."""
+    context: Context = field(default_factory=copy_context)
+    """What is said around the call: a stream may be read elsewhere, and belongs to whom it was asked for."""
 
     def answer(self, ask: Callable[[], R]) -> R:
         """Return a stored response, or the one that *ask* gives."""
@@ -39,7 +42,7 @@ class Lookup:
         try:
             response = ask()
         except BaseException:
-            self.cache.leave()
+            self._leave()
             raise
         self._save(Reading().add(response))
         return response
@@ -48,7 +51,11 @@ class Lookup:
         """Return a stored response, or the one that *ask* gives."""
         if (stored := await self._afind()) is not None:
             return cast("R", stored)
-        response = await ask()
+        try:
+            response = await ask()
+        except BaseException:
+            self._leave()
+            raise
         await asyncio.to_thread(self._save, Reading().add(response))
         return response
 
@@ -57,33 +64,47 @@ class Lookup:
         if (stored := self._find()) is not None:
             return _once(whole(stored))
         try:
-            return self._kept(ask())
+            kept = self._kept(ask())
         except BaseException:
-            self.cache.leave()
+            self._leave()
             raise
+        next(kept)
+        return kept
 
     async def astream(self, ask: Callable[[], Awaitable[AsyncIterator[Any]]]) -> AsyncIterator[Any]:
         """Replay a stored response, or pass on the stream that *ask* gives; the look-up is made at once."""
         if (stored := await self._afind()) is not None:
             return _aonce(whole(stored))
-        return self._akept(await ask())
+        try:
+            kept = self._akept(await ask())
+        except BaseException:
+            self._leave()
+            raise
+        await anext(kept)
+        return kept
 
     def _kept(self, chunks: Iterator[Any]) -> Iterator[Any]:
         reading = Reading()
         try:
+            yield  # begun, so that it hears of its end even if nobody reads it
             for chunk in chunks:
-                reading.add(chunk)
+                reading.add(_copy(chunk))
                 yield chunk
         except BaseException:  # it failed, or was closed before its end: half an answer is none
-            self.cache.leave()
+            self._leave()
             raise
         self._save(reading)
 
     async def _akept(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
         reading = Reading()
-        async for chunk in chunks:
-            reading.add(chunk)
-            yield chunk
+        try:
+            yield  # as above
+            async for chunk in chunks:
+                reading.add(_copy(chunk))
+                yield chunk
+        except BaseException:
+            self._leave()
+            raise
         await asyncio.to_thread(self._save, reading)
 
     def _find(self) -> Any:
@@ -112,7 +133,24 @@ class Lookup:
     def _save(self, reading: Reading) -> None:
         with self.cache.failsafe("update"):
             if self.question is not None and reading.last is not None:
-                self.cache.save(self.question, reading.answer(), dump(reading, self.model))
+                self.context.run(self.cache.save, self.question, reading.answer(), dump(reading, self.model))
+                return
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let those go on that wait for the answer: it does not come."""
+        with self.cache.failsafe("update"):
+            if self.question is not None:
+                self.context.run(self.cache.leave, self.question)
+
+
+def _copy(chunk: Any) -> Any:
+    """Copy of *chunk* what is stored: whoever reads the stream may change the last one before it ends."""
+    if not isinstance(chunk, ChatResponse):
+        return chunk.model_copy()
+    said = chunk.message
+    blocks, extra = [block.model_copy() for block in said.blocks], dict(said.additional_kwargs)
+    return chunk.model_copy(update={"message": said.model_copy(update={"blocks": blocks, "additional_kwargs": extra})})
 
 
 def _once(response: Any) -> Iterator[Any]:

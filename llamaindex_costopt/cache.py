@@ -7,7 +7,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 from llama_index.core.llms import LLM
 from pydantic import Field
 
-from llamaindex_costopt._convert import identity, messages_of, model_of, question_of, spelled
+from llamaindex_costopt._convert import identity, messages_of, model_of, question_of, says, spelled
 from llamaindex_costopt._lookup import Lookup
 from llamaindex_costopt._template import with_question
 from llamaindex_costopt._wrapper import Wrapper
@@ -48,7 +48,9 @@ class CachedLLM(Wrapper):
         """
         question = self._lookup(messages_of(messages), options).question
         if question is None:
-            raise ValueError("such calls are not cached: an object among their options has no name")
+            raise ValueError(
+                "such calls are not cached: an object among their options has no name, or the model keeps track of its responses"
+            )
         return self.cache.explain(question)
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -102,6 +104,9 @@ def lookup_of(model: LLM, cache: SemanticCache, messages: tuple[Message, ...], o
     question: Question | None = None
     named = model_of(model)
     with cache.failsafe("key"):
-        said = spelled([identity(model), dict(options)])
-        question = question_of(with_question(messages), model=said, name=named.name, options=options)
+        own = identity(model)
+        # Requests of one that tracks its responses lack the turns before, and it would not know of a hit.
+        if not says(own, ("track_previous_responses",)):
+            said = spelled([own, dict(options)])
+            question = question_of(with_question(messages), model=said, name=named.name, options=options, own=own)
     return Lookup(cache=cache, question=question, model=named, baseline=getattr(model, "costopt_baseline", None))

@@ -4,7 +4,7 @@ from llm_costopt.cache.agree import agree, joined, known, number
 from llm_costopt.cache.embed import Vector
 from llm_costopt.cache.failsafe import failsafe
 from llm_costopt.cache.key import Key
-from llm_costopt.cache.lookup import near
+from llm_costopt.cache.lookup import entry_of, near
 from llm_costopt.cache.parts import Parts
 from llm_costopt.cache.verify import FLOOR, Neighbour
 
@@ -25,7 +25,7 @@ def agrees(parts: Parts, own: int, answer: str, one: Neighbour) -> bool:
     """Tell whether *answer*, whose number is *own*, says what the answer of the neighbour *one* says."""
     if (same := known(own, one.says)) is not None:
         return same
-    stored = parts.store.by_id(one.entry)
+    stored = entry_of(parts, one)
     return stored is not None and agree(answer, stored.answer)
 
 

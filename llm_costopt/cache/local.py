@@ -22,6 +22,9 @@ is nothing that the garbage collector goes through."""
 USES = 64
 """Uses that are written together: one alone takes as long as the lookup, and may wait for other writers."""
 
+FORGOTTEN = 64
+"""Entries that others have deleted and a lookup forgets, besides two for each that they have stored: with an index on a server each takes a reply."""
+
 
 class LocalStore:
     """Keep entries in the file *path*, or in memory if it is None, and find them by nearness.
@@ -47,13 +50,16 @@ class LocalStore:
         self._is_shared = path is not None
         self._embedder = embedder
         self._max_entries = max_entries
+        self._step = max_entries // 20
         self._index = MemoryIndex() if index is None else index
         self._facts: dict[int, _Fact] = {}
         self._parted: defaultdict[str, set[int]] = defaultdict(set)
         self._used: dict[int, float] = {}
         self._caught_up = 0
         self._lock = threading.Lock()
-        self._room = max_entries - len(self._rows)
+        self._room = self._room_left()
+        self._most = max_entries + self._step
+        self._gone: list[int] = []
 
     def get(self, exact: str) -> Entry | None:
         """Look up an entry by the digest of its whole request."""
@@ -157,8 +163,9 @@ class LocalStore:
         """Index what other processes have stored, and on the first search all that the file holds."""
         if not self._is_shared or not self._rows.changed():
             return
-        latest = self._caught_up
+        latest, news = self._caught_up, 0
         for row in self._rows.vectors(self._embedder, latest):
+            news += 1
             found = unpack(row.sketch) or sketch(row.text)
             self._facts[row.id] = (row.text, row.says, *found, row.expires_at)
             self._index.add(row.id, row.scope, row.vector)
@@ -167,6 +174,18 @@ class LocalStore:
             self._parted[exact].add(entry)
         with self._lock:
             self._caught_up = max(self._caught_up, latest)
+        self._forget_deleted(FORGOTTEN + 2 * news)
+
+    def _forget_deleted(self, count: int) -> None:
+        """Forget what other processes have deleted, of which nobody tells; no more than *count* at once."""
+        if not self._gone and len(self._facts) > self._most:
+            known = list(self._facts)  # first, since what is stored from now on is not among the ids
+            there = self._rows.ids()
+            self._gone = [entry for entry in known if entry not in there]
+            self._most = len(known) - len(self._gone) + self._step
+        now, self._gone = self._gone[:count], self._gone[count:]
+        for entry in now:
+            self._forget(entry)
 
     def _write_uses(self) -> None:
         with self._lock:
@@ -186,7 +205,11 @@ class LocalStore:
         if len(self._rows) > self._max_entries:
             self._write_uses()
             # A twentieth at a time, or each further entry would pay for a sweep.
-            for entry in self._rows.shrink(self._max_entries - self._max_entries // 20, now):
+            for entry in self._rows.shrink(self._max_entries - self._step, now):
                 self._forget(entry)
         with self._lock:
-            self._room = self._max_entries - len(self._rows)
+            self._room = self._room_left()
+
+    def _room_left(self) -> int:
+        """Say how many entries may be stored before all are counted again: other processes store some as well."""
+        return min(self._max_entries - len(self._rows), self._step)

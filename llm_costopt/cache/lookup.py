@@ -1,6 +1,8 @@
 """A request → a stored answer, or none: that of the very same request, or that of one that means the same in its scope."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from llm_costopt.cache import ttl
 from llm_costopt.cache.embed import Vector, unit
@@ -11,7 +13,7 @@ from llm_costopt.cache.records import Hit
 from llm_costopt.cache.scope import surroundings
 from llm_costopt.cache.settings import Settings
 from llm_costopt.cache.store import Entry, Nearby
-from llm_costopt.cache.verify import NEIGHBOURS
+from llm_costopt.cache.verify import NEIGHBOURS, Neighbour
 from llm_costopt.types import CacheKind, Question
 
 RECENT = 60.0
@@ -88,6 +90,12 @@ def near(parts: Parts, exact: str, scope: str, vector: Vector) -> Nearby:
     return parts.store.near(exact, scope, vector, NEIGHBOURS, parts.clock() - parts.stale)
 
 
+def entry_of(parts: Parts, neighbour: Neighbour) -> Entry | None:
+    """Return the entry of *neighbour*; None if it is gone, or its id is another question's, as in a file that was replaced."""
+    entry = parts.store.by_id(neighbour.entry)
+    return entry if entry is not None and entry.text == neighbour.text else None
+
+
 def may_wait(key: Key, now: Settings) -> bool:
     """Tell whether waiting for the answer of another caller can be of any use."""
     return now.mode == "on" and (callable(now.ttl) or ttl.seconds_of(now.ttl, kind_for(key)) != 0)
@@ -108,6 +116,16 @@ def counted(parts: Parts, question: Question, key: Key, hit: Hit | None, now: Se
     return hit
 
 
+@contextmanager
+def failed_is_missed(parts: Parts) -> Iterator[None]:
+    """Count as a miss a lookup that fails, or a cache that is down would seem to hit whenever it is asked."""
+    try:
+        yield
+    except Exception:
+        parts.tally.count("misses")
+        raise
+
+
 def _nearest(parts: Parts, key: Key, vector: Vector, *, observed: bool) -> Hit | None:
     around, policy = near(parts, key.exact, key.scope, vector), parts.policies.here()
     refused = parts.tally.refused
@@ -116,7 +134,7 @@ def _nearest(parts: Parts, key: Key, vector: Vector, *, observed: bool) -> Hit |
         return None
     if observed:
         parts.observation.chose(key.exact, choice)
-    entry = parts.store.by_id(choice.neighbour.entry)
+    entry = entry_of(parts, choice.neighbour)
     if entry is None or entry.scope != key.scope:  # gone since it was indexed
         return None
     if entry.exact == key.exact:  # expired, or it had been found; this request fetches it anew
@@ -129,6 +147,8 @@ def _serve(
 ) -> Hit | None:
     now = parts.clock()
     late = -1.0 if entry.expires_at is None else now - entry.expires_at
+    if entry.expires_at is not None and late < 2 * (entry.stored_at - entry.expires_at):
+        return None  # stored while the clock was far ahead, so that it would last much longer than it may
     if late >= 0 and (late >= parts.stale or parts.refreshes.claim(entry.id, key.exact, now)):
         return None
     if now - entry.used_at > RECENT:

@@ -21,6 +21,9 @@ from llm_costopt.cache.store import Store
 from llm_costopt.recent import Recent
 from llm_costopt.types import Question
 
+ON_THEIR_WAY = 64
+"""Questions that are kept while their answers are on the way: one may hold megabytes of pictures, and its key is made again in no time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
@@ -101,7 +104,7 @@ def open_parts(
         observation=Observation(tally),
         flights=Flights(single_flight),
         refreshes=Refreshes(),
-        keys=Recent(),
+        keys=Recent(ON_THEIR_WAY),
         vectors=Recent(),
         asked=Recent(),
         served=Recent(),

@@ -38,7 +38,7 @@ class CacheStats:
     hits_semantic: int
     """Lookups that found the same question in other words."""
     misses: int
-    """Lookups that found nothing to serve."""
+    """Lookups that found nothing to serve, those that failed among them."""
     stored: int
     """Answers stored."""
     not_stored: Mapping[str, int]

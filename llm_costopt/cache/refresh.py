@@ -30,9 +30,7 @@ class Refreshes:
             return True
 
     def done(self, exact: str) -> str | None:
-        """Return the entry that the request *exact* has fetched anew, if it was to."""
+        """Return the entry that the request *exact* has fetched anew, if it was to and no other one was faster."""
         with self._lock:
             entry = self._by.pop(exact, None)
-            if entry is not None:
-                self._until.pop(entry, None)
-            return entry
+            return None if entry is None or self._until.pop(entry, None) is None else entry

@@ -35,7 +35,8 @@ def cache_scope(
     """Say of all calls inside the `with` block whose they are and what their answers depend on.
 
     It holds for the thread or task that enters it and for those that they start with their context, as both hosts do.
-    An inner block adds its tags and replaces what else it names.
+    A generator that a web framework goes on with in another context leaves it behind at its first `yield`: there it belongs
+    around the calls alone. An inner block adds its tags and replaces what else it names.
 
     Args:
         tenant: whose calls they are; nothing is shared with other tenants.

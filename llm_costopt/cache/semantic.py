@@ -23,7 +23,15 @@ from llm_costopt.cache.explain import Explanation, explain
 from llm_costopt.cache.failsafe import failsafe
 from llm_costopt.cache.guards import GUARDS, Guard
 from llm_costopt.cache.index import VectorIndex
-from llm_costopt.cache.lookup import counted, key_for, may_wait, same_meaning, same_request, text_to_match
+from llm_costopt.cache.lookup import (
+    counted,
+    failed_is_missed,
+    key_for,
+    may_wait,
+    same_meaning,
+    same_request,
+    text_to_match,
+)
 from llm_costopt.cache.parts import Parts, open_parts
 from llm_costopt.cache.records import CacheStats, Hit
 from llm_costopt.cache.settings import Chosen, OnScore, check, check_on_score, check_parts
@@ -162,9 +170,10 @@ class SemanticCache:
         key, now = key_for(parts, question), parts.chosen.now()
         if now.mode == "off":
             return None
-        hit = same_request(parts, key) or same_meaning(parts, question, key, now, began=time.perf_counter())
-        if hit is None and may_wait(key, now) and parts.flights.wait(key.exact):
-            hit = same_request(parts, key)
+        with failed_is_missed(parts):
+            hit = same_request(parts, key) or same_meaning(parts, question, key, now, began=time.perf_counter())
+            if hit is None and may_wait(key, now) and parts.flights.wait(key.exact):
+                hit = same_request(parts, key)
         return counted(parts, question, key, hit, now)
 
     async def afind(self, question: Question, embed: Callable[[str], Awaitable[Vector]] | None = None) -> Hit | None:
@@ -174,14 +183,15 @@ class SemanticCache:
         if now.mode == "off":
             return None
         vector, began = None, time.perf_counter()
-        hit = await asyncio.to_thread(same_request, parts, key)
-        if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
-            text = text_to_match(parts, question, key)
-            vector = None if text is None else await embed(text)
-        if hit is None:
-            hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
-        if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):
+        with failed_is_missed(parts):
             hit = await asyncio.to_thread(same_request, parts, key)
+            if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
+                text = text_to_match(parts, question, key)
+                vector = None if text is None else await embed(text)
+            if hit is None:
+                hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
+            if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):
+                hit = await asyncio.to_thread(same_request, parts, key)
         return counted(parts, question, key, hit, now)
 
     def save(self, question: Question, answer: Answer, payload: str) -> bool:
@@ -191,6 +201,7 @@ class SemanticCache:
         """
         parts = self._opened()
         key = key_for(parts, question)
+        parts.keys.pop(id(question))
         try:
             return parts.chosen.now().mode != "off" and admit(parts, question, key, answer, payload)
         finally:
@@ -199,9 +210,13 @@ class SemanticCache:
                 with self.failsafe("bookkeeping"):
                     _note(parts, now)
 
-    def leave(self) -> None:
-        """Let those go on that wait for a request of this thread, which has failed."""
-        self._parts.flights.leave()
+    def leave(self, question: Question | None = None) -> None:
+        """Let those go on that wait for *question*, which has failed; for any of this thread or task if it is not given."""
+        parts = self._parts
+        if question is None:
+            parts.flights.leave()
+        else:
+            parts.flights.land(key_for(parts, question).exact)
 
     def explain(self, question: Question) -> Explanation:
         """Say what `find` would do with *question*, and why; nothing is counted, learned or served.
@@ -264,9 +279,10 @@ class SemanticCache:
         self._parts.store.close()
 
     def _note_last(self) -> None:
-        """Note what was counted since the last minute began."""
-        with self.failsafe("bookkeeping"):
-            _note(self._parts, self._parts.clock())
+        """Note what was counted since the last minute began; what a fork has not used since is its parent's."""
+        if self._parts.pid == os.getpid():
+            with self.failsafe("bookkeeping"):
+                _note(self._parts, self._parts.clock())
 
     def failsafe(self, doing: str) -> AbstractContextManager[None]:
         """Turn any failure inside the block into a logged and counted one: a cache never breaks a call."""
@@ -286,10 +302,9 @@ def _note(parts: Parts, now: float) -> None:
 
 
 def _at_exit() -> None:
-    # A script may end within the minute, and few close their cache. What a fork has not used since is its parent's.
+    # A script may end within the minute, and few close their cache.
     for cache in list(_made):
-        if cache._parts.pid == os.getpid():  # noqa: SLF001 - the other half of the class
-            cache._note_last()  # noqa: SLF001
+        cache._note_last()  # noqa: SLF001 - the other half of the class
 
 
 atexit.register(_at_exit)

@@ -195,6 +195,10 @@ class SQLiteStore:
                 yield Indexed(**{**row, "vector": np.frombuffer(row["vector"], dtype=np.float32)})
             after = rows[-1]["written"]
 
+    def ids(self) -> set[int]:
+        """Return the ids of all entries, of any namespace."""
+        return {row[0] for row in self._db.run("SELECT id FROM entries")}
+
     def learned(self) -> str | None:
         """Return what `keep_learned` kept in this namespace."""
         rows = self._db.run("SELECT state FROM learned WHERE namespace = ?", self._namespace)

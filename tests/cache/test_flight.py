@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -224,3 +225,63 @@ async def test_a_blocking_lookup_in_a_coroutine_does_not_wait(cache: SemanticCac
     assert cache.find(RICE) is None
     assert cache.stats().waited == 0
     ahead.cancel()
+
+
+def test_two_who_would_wait_for_each_other_do_not() -> None:
+    """A thread asks for what another one leads, which waits for it in turn, as two batches in another order do: it goes on."""
+    cache, river = SemanticCache(single_flight=300), ask("Which river is the longest?")
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+        assert one.submit(cache.find, RICE).result(timeout=20) is None
+        assert other.submit(cache.find, river).result(timeout=20) is None
+        waits = other.submit(cache.find, RICE)
+        waiting(cache, 1)
+
+        goes_on = one.submit(cache.find, river)
+        try:
+            assert goes_on.result(timeout=20) is None
+        finally:
+            for question in (RICE, river):
+                cache.save(question, GOOD, "stored")
+        assert waits.result(timeout=20) is not None
+    cache.close()
+
+
+async def test_a_task_that_goes_on_may_say_that_it_failed(cache: SemanticCache) -> None:
+    """One that lives as long as the program lets the others go on when it says so, and in one word for all of its requests."""
+    assert await cache.afind(RICE) is None
+    other = asyncio.create_task(cache.afind(RICE))
+    await until_waiting(cache, 1)
+    cache.leave()
+
+    assert await asyncio.wait_for(other, 20) is None
+
+
+def test_whoever_knows_the_request_may_say_that_it_failed(cache: SemanticCache) -> None:
+    """Where a stream is read to its end in another thread, that one can say what failed."""
+    assert cache.find(RICE) is None
+    others = Waiters(cache, 2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(cache.leave, RICE).result(timeout=20)
+
+    assert others.results() == [None, None]
+
+
+async def test_a_task_that_asks_again_and_again_gathers_nothing(cache: SemanticCache) -> None:
+    """A task that lives as long as the program is watched once, not once for each of its requests."""
+    watched = 0
+
+    class Watched(asyncio.Task[int]):
+        def add_done_callback(self, *args: Any, **options: Any) -> None:
+            nonlocal watched
+            watched += 1
+            super().add_done_callback(*args, **options)
+
+    async def work() -> int:
+        before = watched  # whoever awaits it
+        for n in range(5):
+            question = ask(f"Which river is number {n}?")
+            await cache.afind(question)
+            await asyncio.to_thread(cache.save, question, GOOD, "river")
+        return watched - before
+
+    assert await Watched(work(), loop=asyncio.get_running_loop()) == 1

@@ -89,6 +89,20 @@ def test_a_refresh_that_fails_is_tried_again(make: Make, clock: Clock) -> None:
     assert found(cache, RICE) == ("old", True)
 
 
+def test_a_refresh_that_comes_late_takes_nothing_away(make: Make, clock: Clock) -> None:
+    """An answer that comes after another request has fetched the entry anew does not take its place."""
+    cache = make(ttl=60, stale_while_revalidate=3600)
+    cache.save(ask(RICE), GOOD, "old")
+    clock.now += 60
+    assert found(cache, RICE_TOO) is None
+    clock.now += LEASE
+    assert found(cache, RICE) is None
+    cache.save(ask(RICE), GOOD, "new")
+    cache.save(ask(RICE_TOO), GOOD, "late")
+
+    assert [found(cache, RICE), found(cache, RICE_TOO)] == [("new", False), ("late", False)]
+
+
 def test_nothing_is_served_after_that_time(make: Make, clock: Clock) -> None:
     """Stale is served for as long as was said, and without the option not at all."""
     late, none = make(ttl=60, stale_while_revalidate=30), make(ttl=60)

@@ -1,11 +1,14 @@
 """The semantic cache as a whole, with the bundled embedder wherever meaning is what is tested."""
 
+import gc
 import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -17,9 +20,11 @@ import pytest
 
 from llm_costopt.cache import guards
 from llm_costopt.cache.embed import Vector, WordLlamaEmbedder
+from llm_costopt.cache.index import MemoryIndex
 from llm_costopt.cache.local import USES
 from llm_costopt.cache.records import Hit
 from llm_costopt.cache.semantic import SemanticCache
+from llm_costopt.cache.sqlite import counts_of, look_into
 from llm_costopt.monitor.ledger import Ledger
 from llm_costopt.types import Answer, Message, Question, ToolCall
 
@@ -189,6 +194,22 @@ def test_an_answer_has_an_absolute_age(make: Make, clock: Clock) -> None:
     assert found(cache.find(ask(RICE_TOO))) == ("semantic", "new")
 
 
+def test_a_clock_that_was_far_ahead_keeps_nothing_alive(make: Make, clock: Clock) -> None:
+    """What was stored while the clock was a year ahead is fetched anew, and does not last for a year; a little is no matter."""
+    cache = make(ttl=100)
+    clock.now += 50
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now -= 50
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+    clock.now += 365 * 86_400
+    cache.save(ask(RICE), GOOD, "rice")
+    clock.now -= 365 * 86_400
+    assert [cache.find(ask(text)) for text in (RICE, RICE_TOO)] == [None, None]
+
+    cache.save(ask(RICE), GOOD, "rice again")
+    assert found(cache.find(ask(RICE))) == ("exact", "rice again")
+
+
 def test_an_answer_may_be_kept_for_ever(make: Make, clock: Clock) -> None:
     """With `ttl=None` nothing expires."""
     cache = make(ttl=None)
@@ -278,6 +299,29 @@ def test_a_full_cache_stays_within_its_bound(make: Make, clock: Clock) -> None:
     assert cache.find(ask("What is item 100?")) is None
 
 
+def test_several_caches_on_a_file_keep_its_bound_together(make: Make, tmp_path: Path) -> None:
+    """What others store counts as well: four caches that store in turn do not keep four times as many."""
+    caches = [make(path=tmp_path / "cache.db", max_entries=100) for _ in range(4)]
+    for n in range(100):
+        for cache in caches:
+            cache.save(ask(f"What is item {n} of {id(cache)}?"), GOOD, str(n))
+
+    assert (caches[0].stats().entries or 0) <= 120
+
+
+def test_what_another_cache_has_let_go_takes_no_memory(make: Make, tmp_path: Path) -> None:
+    """A cache that only looks up holds no more vectors than the file has room for, however many come and go in it."""
+    index = MemoryIndex()
+    busy = make(path=tmp_path / "cache.db", max_entries=40)
+    quiet = make(path=tmp_path / "cache.db", max_entries=40, index=index)
+    for n in range(200):
+        busy.save(ask(f"What is item {n}?"), GOOD, str(n))
+        quiet.find(ask(RICE))
+        assert len(index) <= 42
+
+    assert found(quiet.find(ask("what is the item 199"))) == ("semantic", "199")
+
+
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
@@ -335,6 +379,34 @@ async def test_a_vector_that_the_host_makes_saves_the_embedding(make: Make) -> N
     assert found(await cache.afind(ask(RICE_TOO), embed)) == ("semantic", "rice")
     assert found(await cache.afind(ask(RICE), embed)) == ("exact", "rice")
     assert (asked, embedder.asked) == ([RICE, RICE_TOO], [])
+
+
+class Picture(dict[str, str]):
+    """A content block of which it can be told whether anybody still holds it."""
+
+
+def picture(number: int) -> tuple[Question, "weakref.ref[Picture]"]:
+    """Ask about a picture, and say whether it is still held."""
+    block = Picture(type="image", data=f"{number}")
+    return Question(messages=(Message(role="human", text="What is it?", parts=(block,)),)), weakref.ref(block)
+
+
+def test_what_was_answered_is_held_no_longer(make: Make) -> None:
+    """A question goes when its answer is stored, and of those that never get one only the last are held: they may be large."""
+    cache = make()
+    question, answered = picture(0)
+    cache.find(question)
+    cache.save(question, GOOD, "a cat")
+    del question
+    failed = []
+    for n in range(1, 200):
+        question, held = picture(n)
+        cache.find(question)
+        failed.append(held)
+    gc.collect()
+
+    assert answered() is None
+    assert sum(held() is not None for held in failed) <= 64
 
 
 def test_only_so_many_vectors_are_remembered(make: Make) -> None:
@@ -467,6 +539,19 @@ def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixtu
     assert "lookup failed (ConnectionError)" in caplog.text
     assert "in broken" in caplog.text
     assert "rice" not in caplog.text
+
+
+async def test_lookups_are_hits_or_misses(make: Make) -> None:
+    """A lookup that fails counts as a miss, so that a cache that is down does not seem to hit whenever it is asked."""
+    cache = make(embedder=OddEmbedder(broken))
+    for _ in range(2):
+        with cache.failsafe("lookup"):
+            cache.find(ask(RICE))
+        with cache.failsafe("lookup"):
+            await cache.afind(ask(RICE))
+
+    stats = cache.stats()
+    assert (stats.hits, stats.misses, stats.errors, stats.hit_rate) == (0, 4, 4, 0.0)
 
 
 def test_exact_hits_need_no_embedder(make: Make, tmp_path: Path) -> None:
@@ -681,7 +766,7 @@ save(cache, "How do I cook rice?")
 
 def test_two_processes_share_a_file(make: Make, tmp_path: Path) -> None:
     """A running cache finds by meaning what another process stored, and the other way round."""
-    cache = make(path=tmp_path / "cache.db", ttl=None)
+    cache = make(path=tmp_path / "cache.db", ttl=None, clock=time.time)
     cache.save(ask(POETRY), GOOD, "river")
     assert cache.find(ask(RICE_TOO)) is None
     result = run_python(OTHER_PROCESS, tmp_path / "cache.db")
@@ -736,6 +821,58 @@ def test_a_cache_survives_a_fork(make: Make, tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
     assert [text for text in stored if cache.find(ask(text)) is None] == []
     assert cache.stats().entries == len(stored)
+
+
+LEAVER = (
+    HELPERS
+    + """
+cache = SemanticCache(path=sys.argv[1])
+save(cache, "before")
+assert cache.find(ask("before"))
+if os.fork() == 0:
+    cache.close()
+    os._exit(0)
+os.wait()
+cache.close()
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_what_a_fork_did_not_do_it_does_not_count(tmp_path: Path) -> None:
+    """A child that only closes the cache does not note the figures of its parent once more."""
+    result = run_python(LEAVER, tmp_path / "cache.db")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert counts_of(look_into(tmp_path / "cache.db"), "")["hits_exact"] == 1
+
+
+REPLACER = (
+    HELPERS
+    + """
+import pathlib
+file = pathlib.Path(sys.argv[1])
+cache = SemanticCache(path=file, threshold=0.95)
+save(cache, "How do I cook rice?")
+assert cache.find(ask("how can i cook the rice"))
+for part in file.parent.glob(file.name + "*"):
+    part.unlink()
+save(SemanticCache(path=file, threshold=0.95), "Which river is the longest?")
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+assert cache.find(ask("how can i cook the rice")) is None
+assert cache.find(ask("Which river is the longest?"))
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_file_that_was_replaced_answers_no_other_question(tmp_path: Path) -> None:
+    """Where a file was deleted and another one made, an entry with the same number there is not served for the old one."""
+    result = run_python(REPLACER, tmp_path / "cache.db")
+
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 WRITER = (

@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 
-from langchain_costopt import CostCallbackHandler, RouterChatModel, SemanticCache
+from langchain_costopt import CostCallbackHandler, RouterChatModel, SemanticCache, cache_scope
 
 RICE, RICE_TOO = "How do I cook rice?", "how can i cook the rice"
 
@@ -112,6 +113,67 @@ def test_what_was_answered_one_way_is_found_any_other_way(
     assert [hit.text for hit in hits] == [answer.text, answer.text]
     assert [hit.response_metadata["llm_costopt"]["cache"] for hit in hits] == ["exact", "semantic"]
     assert len(cheap.calls) == 1
+
+
+class Streaming(Scripted):
+    """A model that gives its answer word by word."""
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for word in ("Boil ", "it."):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=word))
+
+
+def _closed(router: RouterChatModel) -> None:
+    with cache_scope(tenant="acme"):
+        stream = router.stream(RICE)
+        next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stream.close).result(timeout=20)  # type: ignore[attr-defined]
+
+
+async def _aclosed(router: RouterChatModel) -> None:
+    with cache_scope(tenant="acme"):
+        stream = router.astream(RICE)
+        await anext(stream)
+    await stream.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(asyncio.create_task(_asked(router)), 20)
+
+
+async def _asked(router: RouterChatModel) -> None:
+    with cache_scope(tenant="acme"):
+        await router.ainvoke(RICE)
+
+
+def test_nobody_waits_for_a_stream_that_was_closed() -> None:
+    """A stream that is closed in another thread, or in a task that goes on, lets those go on that ask the same."""
+    made = SemanticCache(threshold=0.95, single_flight=300)
+    router = RouterChatModel(cheap=Streaming(), strong=Streaming(model_name="gpt-4o"), cache=made)
+    _closed(router)
+    asyncio.run(asyncio.wait_for(_asked(router), 20))
+    made.clear()
+    asyncio.run(_aclosed(router))
+
+    assert made.stats().waited == 0
+    made.close()
+
+
+def test_what_a_reader_makes_of_a_stream_is_not_stored(cache: SemanticCache) -> None:
+    """Stored is what the model said, not what whoever read the stream made of its chunks."""
+    router = RouterChatModel(cheap=Streaming(), strong=Streaming(model_name="gpt-4o"), cache=cache)
+    for chunk in router.stream(RICE):
+        chunk.content = f"Dear Bob, {chunk.content}"
+        chunk.response_metadata["user"] = "Bob"
+    found = router.invoke(RICE)
+
+    assert found.response_metadata["llm_costopt"]["cache"] == "exact"
+    assert found.content == "Boil it."
+    assert "user" not in found.response_metadata
 
 
 def test_the_monitor_counts_a_hit(router: RouterChatModel) -> None:

@@ -4,21 +4,31 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 from llama_index.core import PromptTemplate, Settings
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    CompletionResponse,
+    ImageBlock,
+    LLMMetadata,
+    TextBlock,
+    ToolCallBlock,
+)
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.llms import LLM
+from llama_index.core.llms import LLM, CustomLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import ChatPromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.storage.kvstore import SimpleKVStore
 from llmock.pytest_plugin import LLMock
+from pydantic import Field, PrivateAttr
 
 from llamaindex_costopt import CachedLLM, cache_scope
 from llamaindex_costopt._checks import QUESTION, City, _Retriever, weather_tool
@@ -215,6 +225,109 @@ def test_a_failure_reaches_the_caller_and_is_not_stored(ask: Any) -> None:
     assert ask(cached, ASKED).message.content == "Open the account page."
 
 
+def _closed(cached: CachedLLM) -> None:
+    stream = cached.stream_chat(_user(ASKED))
+    next(stream)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(stream.close).result(timeout=20)
+
+
+def _unread(cached: CachedLLM) -> None:
+    cached.stream_chat(_user(ASKED))
+
+
+def _failed(cached: CachedLLM) -> None:
+    cached.llm.replies[:] = [RuntimeError("no")]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        cached.chat(_user(ASKED))
+
+
+class _Odd(Echo):
+    """A model whose replies hold an object."""
+
+    def _reply(self, messages: Any, options: dict[str, Any]) -> Any:
+        response = super()._reply(messages, options)
+        response.message.additional_kwargs["tool_calls"] = [object()]
+        return response
+
+
+def _asked(cached: CachedLLM) -> None:
+    cached.chat(_user(ASKED))
+
+
+@pytest.mark.parametrize(("lead", "inner"), [(_closed, Echo()), (_unread, Echo()), (_failed, Echo()), (_asked, _Odd())])
+def test_nobody_waits_for_an_answer_that_does_not_come(lead: Any, inner: Echo) -> None:
+    """A stream closed in another thread, or left unread, a failure, and what cannot be stored let the others ask at once."""
+    cached = CachedLLM(inner, cache=SemanticCache(threshold=0.95, single_flight=300))
+    lead(cached)
+    inner.replies[:] = []
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(cached.chat, _user(ASKED)).result(timeout=20)
+        finally:
+            cached.cache.leave()
+
+    assert cached.cache.stats().waited == 0
+
+
+async def _aclosed(cached: CachedLLM) -> None:
+    stream = await cached.astream_chat(_user(ASKED))
+    await anext(stream)
+    await stream.aclose()
+
+
+async def _aunread(cached: CachedLLM) -> None:
+    await (await cached.astream_chat(_user(ASKED))).aclose()
+
+
+async def _afailed(cached: CachedLLM) -> None:
+    cached.llm.replies[:] = [RuntimeError("no")]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        await cached.achat(_user(ASKED))
+
+
+async def _afailed_stream(cached: CachedLLM) -> None:
+    cached.llm.replies[:] = [RuntimeError("no")]  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError):
+        await _all(cached.astream_chat(_user(ASKED)))
+
+
+@pytest.mark.parametrize("lead", [_aclosed, _aunread, _afailed, _afailed_stream])
+async def test_nobody_waits_for_a_task_that_goes_on_without_an_answer(lead: Any, inner: Echo) -> None:
+    """A task that lives as long as the program holds nobody up when one of its calls fails or its stream is not read."""
+    cached = CachedLLM(inner, cache=SemanticCache(threshold=0.95, single_flight=300))
+    await lead(cached)
+    inner.replies[:] = []
+    await asyncio.wait_for(asyncio.create_task(cached.achat(_user(ASKED))), 20)
+
+    assert cached.cache.stats().waited == 0
+
+
+def _changing(cached: CachedLLM) -> str:
+    for chunk in cached.stream_chat(_user(ASKED)):
+        chunk.message.blocks[0].text = "Dear Bob"
+    return str(cached.chat(_user(ASKED)).message.content)
+
+
+async def _achanging(cached: CachedLLM) -> str:
+    async for chunk in await cached.astream_chat(_user(ASKED)):
+        chunk.message.content = "Dear Bob"
+    return str((await cached.achat(_user(ASKED))).message.content)
+
+
+def _changing_text(cached: CachedLLM) -> str:
+    for chunk in cached.stream_complete(ASKED):
+        chunk.text = "Dear Bob"
+    return cached.complete(ASKED).text
+
+
+@pytest.mark.parametrize("ask", [_changing, lambda cached: asyncio.run(_achanging(cached)), _changing_text])
+def test_what_a_caller_does_to_a_stream_stays_his(ask: Any, cached: CachedLLM, inner: Echo) -> None:
+    """Stored is what the model said, not what whoever read the stream made of it before it ended."""
+    assert ask(cached) == f"You asked: {ASKED}"
+    assert len(inner.seen) == 1
+
+
 def test_what_a_caller_does_to_a_hit_stays_his(cached: CachedLLM) -> None:
     """A hit is a copy: changing it changes neither what is stored nor what others hold."""
     cached.chat(_user(ASKED))
@@ -247,6 +360,122 @@ def test_what_differs_besides_the_question_must_be_the_same(other: Any, cached: 
     assert _kind(other(cached)) == "exact"
 
 
+class Made(Echo):
+    """A model that passes on what it was made with, as OpenAI's does."""
+
+    additional_kwargs: dict[str, Any] = Field(default_factory=dict)
+    built_in_tools: list[Any] | None = None
+    track_previous_responses: bool = False
+    _previous_response_id: str | None = PrivateAttr(default=None)
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ({"additional_kwargs": {"response_format": {"type": "json_object"}}}, "schema"),
+        ({"built_in_tools": [{"type": "web_search"}]}, "tools"),
+    ],
+)
+def test_what_a_model_is_made_with_counts_as_what_it_is_asked_with(made: dict[str, Any], reason: str) -> None:
+    """A schema or tools that are options of the model, not of the call, let only the very same request hit."""
+    model = CachedLLM(Made(**made), cache=SemanticCache(threshold=0.95))
+    model.chat(_user(ASKED))
+
+    assert f"only the very same request may hit ({reason})" in str(model.explain(_user(AGAIN)))
+    assert "an exact hit" in str(model.explain(_user(ASKED)))
+
+
+def test_a_model_that_keeps_the_conversation_to_itself_is_not_cached() -> None:
+    """Requests of a model that tracks its responses do not say what was said before, so none is answered from store."""
+    inner = Made(track_previous_responses=True)
+    model = CachedLLM(inner, cache=SemanticCache(threshold=0.95))
+    for _ in range(2):
+        model.chat(_user(ASKED))
+
+    assert len(inner.seen) == 2
+    assert model.cache.stats().errors == 0
+    with pytest.raises(ValueError, match="keeps track"):
+        model.explain(_user(ASKED))
+
+
+def test_a_conversation_that_a_model_is_made_to_go_on_with_counts() -> None:
+    """Two models that go on from other responses of OpenAI's do not share answers."""
+    cache, asked = SemanticCache(threshold=0.95), []
+    for response in ("resp_a", "resp_b"):
+        inner = Made(name="cheap")
+        inner._previous_response_id = response  # where `OpenAIResponses` keeps what it was made with
+        CachedLLM(inner, cache=cache).chat(_user(ASKED))
+        asked += inner.seen
+
+    assert len(asked) == 2
+
+
+class Plain(CustomLLM):
+    """A model of plain text, which puts its own words around a request."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata(model_name="plain")
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        written: Any = self.completion_to_prompt
+        around = self.query_wrapper_prompt
+        asked = written(prompt) if around is None else around.format(query_str=prompt)
+        return CompletionResponse(text=asked if not formatted else prompt)
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        yield self.complete(prompt, formatted, **kwargs)
+
+
+WHO = "Ask a clown: "
+
+
+def _clown(prompt: str) -> str:
+    return WHO + prompt
+
+
+def _as(who: str) -> Callable[[str], str]:
+    return lambda prompt: f"Ask {who}: {prompt}"
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"completion_to_prompt": lambda prompt: f"Ask a pirate: {prompt}"},
+        {"completion_to_prompt": _as("a cook")},
+        {"completion_to_prompt": partial("{}{}".format, "Ask a judge: ")},
+        {"messages_to_prompt": lambda messages: f"Ask a king: {messages[-1].content}"},
+        {"query_wrapper_prompt": PromptTemplate("Ask a nurse: {query_str}")},
+    ],
+)
+def test_what_a_model_puts_around_a_request_must_be_the_same(around: dict[str, Any]) -> None:
+    """Models that differ in nothing but their template, in whatever form it is, do not share answers."""
+    cache = SemanticCache(threshold=0.95)
+
+    def ask(**options: Any) -> set[str]:
+        model = CachedLLM(Plain(**options), cache=cache)
+        return {model.complete(ASKED).text, str(model.chat(_user(ASKED)).message.content)}
+
+    for other in ({"completion_to_prompt": _as("a lawyer")}, {"query_wrapper_prompt": PromptTemplate("{query_str}!")}):
+        ask(**other)
+    found = ask(**around)
+    stored = cache.stats().stored
+
+    assert any(text.startswith("Ask a ") for text in found)
+    assert not any("lawyer" in text for text in found)
+    assert ask(**around) == found
+    assert cache.stats().stored == stored
+
+
+def test_a_template_that_is_kept_apart_from_its_function_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that the function of a model only names is part of what it says."""
+    model = CachedLLM(Plain(completion_to_prompt=_clown), cache=SemanticCache(threshold=0.95))
+    model.complete(ASKED)
+    monkeypatch.setitem(globals(), "WHO", "Ask a lawyer: ")
+
+    assert model.complete(ASKED).text == f"Ask a lawyer: {ASKED}"
+
+
 def test_another_key_of_the_same_account_finds_the_same_answers(cached: CachedLLM) -> None:
     """A model's key is no part of a request: a new one does not empty the cache."""
     cached.chat(_user(ASKED))
@@ -260,6 +489,30 @@ def test_tenants_share_nothing(cached: CachedLLM) -> None:
         cached.chat(_user(ASKED))
     with cache_scope(tenant="b"):
         assert _kind(cached.chat(_user(ASKED))) is None
+
+
+async def _read_elsewhere(cached: CachedLLM) -> Any:
+    with cache_scope(tenant="acme"):
+        stream = await cached.astream_chat(_user(ASKED))
+    return [chunk async for chunk in stream]
+
+
+def _read_later(cached: CachedLLM) -> Any:
+    with cache_scope(tenant="acme"):
+        stream = cached.stream_chat(_user(ASKED))
+    return list(stream)
+
+
+@pytest.mark.parametrize("read", [_read_later, lambda cached: asyncio.run(_read_elsewhere(cached))])
+def test_a_stream_belongs_to_whom_it_was_asked_for(read: Any, cached: CachedLLM, inner: Echo) -> None:
+    """A stream that is read outside of its `cache_scope`, as web frameworks do, is stored for that tenant alone."""
+    read(cached)
+    cached.chat(_user(ASKED))
+    assert len(inner.seen) == 2
+
+    with cache_scope(tenant="acme"):
+        cached.chat(_user(ASKED))
+    assert len(inner.seen) == 2
 
 
 def test_what_has_no_name_is_not_cached(cached: CachedLLM, inner: Echo, caplog: pytest.LogCaptureFixture) -> None:
