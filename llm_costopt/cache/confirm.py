@@ -13,19 +13,19 @@ def elsewhere(asked: str, members: Sequence[tuple[str, bytes]]) -> bool:
 
     It is if *asked* has another word in place of one that all of them have: where some say `rent a boat` and others
     `rent a car`, that the answer is the same says that it serves for a van too. It is if *asked* is one of them without
-    what all of them say: `open an account`, `open a joint account`. It is if one of them asks another thing in the same
-    words, or the same but for an addition: `bake a cake`, `bake a vegan cake`.
+    what all of them say: `open an account`, `open a joint account`. It is if *asked* has a word more and they have all but
+    the same: `bake a vegan cake`, `bake a cake`, `steps to bake a cake`. It is if one of them asks another thing in the same
+    words, or the same but for an addition.
     """
     words, theirs = places(sketch(asked).words), [places(stored) for _, stored in members]
     shared = frozenset.intersection(*theirs)
     own = words.difference(*theirs)
     if not shared <= words and (own or any(words <= its <= words | shared for its in theirs)):
         return True
-    means_more = not own <= _framing()
-    return any(
-        its <= words and (_adds(asked, text) if means_more else its == words and _turned(asked, text))
-        for its, (text, _) in zip(theirs, members, strict=True)
-    )
+    if not own <= _framing():
+        more = any(its <= words and _adds(asked, text) for its, (text, _) in zip(theirs, members, strict=True))
+        return more or all(its <= shared | _framing() for its in theirs)
+    return any(its == words and _turned(asked, text) for its, (text, _) in zip(theirs, members, strict=True))
 
 
 def _turned(asked: str, stored: str) -> bool:
@@ -33,11 +33,14 @@ def _turned(asked: str, stored: str) -> bool:
     pair = Candidate(asked=asked, stored=stored, similarity=1.0)
     if particles(pair) or subjects(pair):
         return True
-    here, there = read(asked).words, read(stored).words
-    if order(pair) is None or sorted(here) != sorted(there):
+    here, there = read(asked), read(stored)
+    if sorted(here.content) != sorted(there.content):
+        return True
+    if order(pair) is None or sorted(here.words) != sorted(there.words):
         return False
-    apart = [n for n, (one, other) in enumerate(zip(here, there, strict=True)) if one != other]
-    return apart[-1] - apart[0] > 1  # `password reset` may stand for `reset password`
+    apart = [n for n, (one, other) in enumerate(zip(here.words, there.words, strict=True)) if one != other]
+    # `password reset` may stand for `reset password`, `who paid me` not for `who me paid`.
+    return apart[-1] - apart[0] > 1 or not v.WH.isdisjoint(here.words[: apart[0]][-1:])
 
 
 def _adds(asked: str, stored: str) -> bool:

@@ -112,6 +112,13 @@ def asks(candidate: Candidate) -> str | None:
     return "question" if read(candidate.asked).kind != read(candidate.stored).kind else None
 
 
+def duties(candidate: Candidate) -> str | None:
+    """Refuse when one side asks whether one should or must, and the other something else: `should I` is not `may I`."""
+    asked, stored = read(candidate.asked).kind[0], read(candidate.stored).kind[0]
+    differ = asked != stored and asked in _MODAL and stored in _MODAL
+    return "duties" if differ and (asked in _DUTY or stored in _DUTY) else None
+
+
 def persons(candidate: Candidate) -> str | None:
     """Refuse another person: `your name` is not `my name`; in `how do you`, `you` is anyone."""
     return "persons" if read(candidate.asked).persons != read(candidate.stored).persons else None
@@ -171,6 +178,8 @@ def particles(candidate: Candidate) -> str | None:
     return None
 
 
+_MODAL = frozenset(f"yes or no: {modal}" for modal in v.MODALS.values())
+_DUTY = frozenset({"yes or no: should", "yes or no: must"})
 _THINGS = frozenset({"their"})
 
 GUARDS: tuple[Guard, ...] = (
@@ -206,6 +215,7 @@ CERTAIN: tuple[Guard, ...] = (
     marks,
     names,
     whose,
+    duties,
     swapped,
 )
 """Those whose word is final even where other evidence is weighed."""

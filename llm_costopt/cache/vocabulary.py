@@ -263,7 +263,7 @@ FRAMING = frozenset(
     " permitted option required exactly simply quick quickly easy easily simple best good right correct proper instruction guide tutorial"
     " info information detail tip thing example someone somebody something people person anyone everyone use used using problem issue"
     " trouble work make go going give provide come take put think sure maybe please kindly thanks again now name call called list happen"
-    " supposed ok okay yes well also still basically currently".split()
+    " supposed ok okay yes well also still basically currently one found".split()
 )
 """Words that only say that something is asked, or how: another one of them makes no other question."""
 

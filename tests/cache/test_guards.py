@@ -158,6 +158,11 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Why is your tent torn?", "Why is her tent torn?"),
         ("Sell our tent to her", "Sell his tent to us"),
     ],
+    guards.duties: [
+        ("Should I feed the cat?", "May I feed the cat?"),
+        ("Must bees swim?", "Should bees swim?"),
+        ("Can I park here?", "Must I park here?"),
+    ],
     guards.subjects: [
         ("Can you whistle?", "Can I whistle?"),
         ("How old are you?", "How old am I?"),
@@ -287,6 +292,11 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("What is my rent?", "What is the rent?"),
         ("Where are my keys? I lost them", "Where did I leave my keys?"),
         ("How do I fix my bike?", "How do you fix your bike?"),
+    ],
+    guards.duties: [
+        ("Must I pay?", "Do I have to pay?"),
+        ("Can I park here?", "May I park here?"),
+        ("How should I bake bread?", "How can I bake bread?"),
     ],
     guards.subjects: [
         ("How do I fix a bike?", "How do you fix a bike?"),

@@ -81,6 +81,20 @@ def test_an_addition_to_one_who_agrees_is_not_confirmed(asked: str) -> None:
     assert candidate("i need help to bake a cake", agreed) == 0
 
 
+def test_a_word_more_than_all_who_agree_have_is_not_confirmed() -> None:
+    """Those who say all but the same agree on just that; where they differ in what they say, the answer serves for more."""
+    same = [
+        near(0.9 - n / 100, text=t) for n, t in enumerate(["bake a cake", "how to bake a cake", "help: bake a cake"])
+    ]
+    various = [
+        near(0.9 - n / 100, text=t) for n, t in enumerate(["bake a cake", "bake cherry cake", "bake cake at night"])
+    ]
+
+    assert candidate("steps for baking a vegan cake", same) is None
+    assert candidate("steps for baking a vegan cake", various) == 0
+    assert candidate("which steps for baking one cake", same) == 0
+
+
 def test_swapped_roles_are_refused_however_many_agree() -> None:
     """The same words in another order are another question, whatever the neighbours say."""
     stored = [
@@ -98,6 +112,8 @@ def test_swapped_roles_are_refused_however_many_agree() -> None:
         ("ferries from kiel to oslo", "ferries from oslo to kiel"),
         ("when does the harbour close", "where does the harbour close"),
         ("may i help you moor", "may you help me moor"),
+        ("who sank bismarck", "who bismarck sank"),
+        ("can friends of friends see my boat", "can friends see my boat"),
     ],
 )
 def test_the_same_words_in_another_sense_are_not_confirmed(asked: str, stored: str) -> None:
