@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llm_costopt.cache import vocabulary as v
-from llm_costopt.cache.reading import read
+from llm_costopt.cache.reading import following, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +157,16 @@ def order(candidate: Candidate) -> str | None:
     return "order" if [w for w in asked.content if w in shared] != [w for w in stored.content if w in shared] else None
 
 
+def routes(candidate: Candidate) -> str | None:
+    """Refuse the way back, however it is put: `from Oslo to Kiel` is not `to Oslo from Kiel`."""
+    asked, stored = read(candidate.asked), read(candidate.stored)
+    if not (asked.small >= _BOTH_ENDS and stored.small >= _BOTH_ENDS):
+        return None
+    start, end = following(asked.words, "from"), following(asked.words, "to")
+    is_back = start & following(stored.words, "to") and end & following(stored.words, "from")
+    return "routes" if is_back and not start & end else None
+
+
 def swapped(candidate: Candidate) -> str | None:
     """Refuse when both sides have the same words but for one, in another order: `from A to B`, `from B to A`."""
     if order(candidate) is None:
@@ -181,6 +191,7 @@ def particles(candidate: Candidate) -> str | None:
 _MODAL = frozenset(f"yes or no: {modal}" for modal in v.MODALS.values())
 _DUTY = frozenset({"yes or no: should", "yes or no: must"})
 _THINGS = frozenset({"their"})
+_BOTH_ENDS = frozenset({"from", "to"})
 
 GUARDS: tuple[Guard, ...] = (
     numbers,
@@ -199,6 +210,7 @@ GUARDS: tuple[Guard, ...] = (
     names,
     words,
     order,
+    routes,
     particles,
 )
 """All of the above; the default where similarity alone decides."""
@@ -216,6 +228,7 @@ CERTAIN: tuple[Guard, ...] = (
     names,
     whose,
     duties,
+    routes,
     swapped,
 )
 """Those whose word is final even where other evidence is weighed."""

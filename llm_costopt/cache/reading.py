@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache, reduce
 from itertools import pairwise
 from operator import or_
@@ -150,6 +150,12 @@ def unpack(packed: bytes) -> Sketch | None:
 def places(words: bytes) -> frozenset[int]:
     """List the places of the words of any number of sketches, put together."""
     return frozenset(memoryview(words).cast("H"))
+
+
+def following(words: Sequence[str], word: str) -> frozenset[str]:
+    """List, without their endings, the first words that carry meaning after each *word* in a text's *words*."""
+    starts = [n for n, one in enumerate(words, 1) if one == word]
+    return frozenset([next((s for one in words[n:] if (s := _word(one).stem)), "") for n in starts]) - {""}
 
 
 class _Parts(NamedTuple):

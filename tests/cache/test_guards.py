@@ -188,6 +188,11 @@ REFUSE: dict[Guard, list[tuple[str, str]]] = {
         ("Must the bell ring?", "May the bell ring?"),
         ("Tell them where I park", "Tell them why I park"),
     ],
+    guards.routes: [
+        ("Ship it from Oslo to Turin", "Ship it to Oslo from Turin"),
+        ("Find me ferries from my town to Kiel", "How do I get from Kiel to the town?"),
+        ("Move it from savings to checking", "From checking to my savings, move it"),
+    ],
     guards.swapped: [
         ("Ship it from Oslo to Turin", "Ship it from Turin to Oslo"),
         ("Do wolves fear sheep?", "Do sheep fear wolves?"),
@@ -321,6 +326,11 @@ PASS: dict[Guard, list[tuple[str, str]]] = {
         ("What if it rains?", "What when it rains?"),
         ("Write it in ink and water", "Write it with ink and water"),
         ("Which way is it to the lake?", "What is the way to the lake?"),
+    ],
+    guards.routes: [
+        ("Ship it from Oslo to Turin", "Ship it to Turin from Oslo"),
+        ("Ship it from my shop to my home", "Ship it to my home from my shop"),
+        ("A letter from home to home", "From home to home, a letter"),
     ],
     guards.swapped: [
         ("Ship it from Oslo to Turin", "Please ship this from Oslo to Turin"),
