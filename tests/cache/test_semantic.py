@@ -649,6 +649,22 @@ def test_an_expired_answer_does_not_hide_a_fresh_one(make: Make, clock: Clock) -
     assert [hit and hit.payload for hit in (before, after, again)] == ["short-lived", "long-lived", "stored anew"]
 
 
+def test_no_lookup_tidies_a_whole_scope(make: Make, clock: Clock) -> None:
+    """Where all of a scope has expired, a lookup forgets some of it and returns; it had gone through tens of thousands."""
+    index = MemoryIndex()
+    cache = make(index=index, ttl=10)
+    for n in range(200):
+        cache.save(ask(f"What is item {n}?"), GOOD, "old")
+    clock.now += 20
+    left = []
+    for _ in range(4):
+        assert cache.find(ask(RICE)) is None
+        left.append(len(index))
+
+    assert left[0] > 64
+    assert left[-1] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
