@@ -4,6 +4,8 @@ import time
 from functools import partial
 
 from llm_costopt.cache.compare import number_of, scored
+from llm_costopt.cache.embed import Vector
+from llm_costopt.cache.failsafe import failsafe
 from llm_costopt.cache.key import Key
 from llm_costopt.cache.lookup import kind_for, text_to_match, vector_of
 from llm_costopt.cache.parts import Parts
@@ -24,8 +26,7 @@ def admit(parts: Parts, question: Question, key: Key, answer: Answer, payload: s
     if problem:
         parts.tally.not_stored(problem)
         return False
-    text = None if parts.economy.is_off(key.endpoint) else text_to_match(parts, question, key)
-    vector = None if text is None else vector_of(parts, text)
+    vector = _vector(parts, question, key)
     says = number_of(parts, key, vector, answer.text)
     parts.policies.answered(key.exact, says, partial(_compared, parts))
     if parts.observation.answered(key.exact, says, partial(_observed, parts, key)):
@@ -49,6 +50,14 @@ def admit(parts: Parts, question: Question, key: Key, answer: Answer, payload: s
         parts.store.delete(old)  # expired, asked in other words; the new answer takes its place
     parts.tally.count("stored")
     return True
+
+
+def _vector(parts: Parts, question: Question, key: Key) -> Vector | None:
+    """Embed what may be matched by meaning; None if nothing may, or if it fails: the very same request finds the answer all the same."""
+    text = None if parts.economy.is_off(key.endpoint) else text_to_match(parts, question, key)
+    with failsafe("embedding", parts.tally.count):
+        return None if text is None else vector_of(parts, text)
+    return None
 
 
 def _fit(parts: Parts, question: Question, key: Key, answer: Answer) -> tuple[float | None, str | None]:

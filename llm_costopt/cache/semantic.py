@@ -8,6 +8,7 @@ import asyncio
 import atexit
 import os
 import random
+import sqlite3
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -298,7 +299,11 @@ class SemanticCache:
 def _note(parts: Parts, now: float) -> None:
     """Add to the figures that `llm-costopt cache` prints."""
     if counts := parts.tally.unnoted(now):
-        parts.store.add_counts(counts, now)
+        try:
+            parts.store.add_counts(counts, now)
+        except sqlite3.Error:  # undone; of a Redis that does not reply in time nobody knows whether it has added them
+            parts.tally.not_noted(counts)
+            raise
 
 
 def _at_exit() -> None:

@@ -541,6 +541,17 @@ def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixtu
     assert "rice" not in caplog.text
 
 
+def test_the_exact_tier_goes_on_without_an_embedder(make: Make) -> None:
+    """What is answered while the embedder is down is stored, and found by the same words."""
+    cache = make(embedder=OddEmbedder(broken))
+    with cache.failsafe("lookup"):
+        cache.find(ask(RICE))
+
+    assert cache.save(ask(RICE), GOOD, "rice")
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+    assert cache.stats().errors == 2
+
+
 async def test_lookups_are_hits_or_misses(make: Make) -> None:
     """A lookup that fails counts as a miss, so that a cache that is down does not seem to hit whenever it is asked."""
     cache = make(embedder=OddEmbedder(broken))
