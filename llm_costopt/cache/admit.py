@@ -1,5 +1,6 @@
 """An answer → an entry, or the reason why it is not stored; what was asked about it is learned from it first."""
 
+import json
 import time
 from functools import partial
 
@@ -64,11 +65,21 @@ def _fit(parts: Parts, question: Question, key: Key, answer: Answer) -> tuple[fl
     """Say for how many seconds *answer* may be served, None for ever, and why it may not be served at all."""
     if problem := fault(answer):
         return None, problem
+    if question.with_schema and _is_broken(answer.text.strip()):
+        return None, "unparsable"  # whoever asks again, since he could not read it, would be given it again
     kind = kind_for(key)
     seconds = fresh_for(parts.chosen.now().ttl, question, answer, kind, parts.rng)
     if seconds is None or seconds > 0:
         return seconds, None
     return seconds, "creative" if kind == "creative" else "ttl"
+
+
+def _is_broken(text: str) -> bool:
+    """Tell whether *text* begins as JSON, but is none: whether there is more to read in other text, its reader knows."""
+    try:
+        return text.startswith(("{", "[")) and json.loads(text) is None
+    except (ValueError, RecursionError):
+        return True
 
 
 def _compared(parts: Parts, right: bool, seen: float) -> None:

@@ -343,6 +343,28 @@ def test_a_bad_answer_is_not_stored(answer: Answer, problem: str, make: Make) ->
     assert (cache.stats().stored, cache.stats().entries) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ('{"name": "Ann"}', True),
+        (' ["Ann"]\n', True),
+        ('```json\n{"name": "Ann"}\n```', True),
+        ("Ann", True),
+        ('{"name": "Ann"', False),
+        ("{'name': 'Ann'}", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_a_structure_that_cannot_be_read_is_not_stored(text: str, stored: bool, make: Make) -> None:
+    """Where a schema was asked for, broken JSON is asked for again, and what never was JSON is the reader's business."""
+    question = Question(messages=(Message(role="human", text=RICE),), with_schema=True)
+    cache = make()
+
+    assert cache.save(question, Answer(text=text), "name") is stored
+    assert cache.stats().not_stored == ({} if stored else {"unparsable": 1})
+    assert cache.save(ask(RICE), Answer(text=text), "name")
+
+
 def test_a_bad_answer_does_not_replace_a_good_one(make: Make) -> None:
     """What is in the store stays when a later answer to the same question is unfit."""
     cache = make()
