@@ -188,7 +188,9 @@ class SemanticCache:
             hit = await asyncio.to_thread(same_request, parts, key)
             if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
                 text = text_to_match(parts, question, key)
-                vector = None if text is None else await embed(text)
+                if text is not None:
+                    with parts.embedding.watch():
+                        vector = await embed(text)
             if hit is None:
                 hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
             if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):

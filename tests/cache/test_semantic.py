@@ -574,6 +574,30 @@ def test_the_exact_tier_goes_on_without_an_embedder(make: Make) -> None:
     assert cache.stats().errors == 2
 
 
+async def test_an_embedder_that_keeps_failing_is_left_alone(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """After some failures in a row nobody waits for it for a while, on any way, and the log says so once."""
+    asked = []
+
+    def fail(text: str) -> list[float]:
+        asked.append(text)
+        raise TimeoutError
+
+    async def afail(text: str) -> Vector:
+        return np.array(fail(text), dtype=np.float32)
+
+    cache = make(embedder=OddEmbedder(fail))
+    for n in range(50):
+        with cache.failsafe("lookup"):
+            cache.find(ask(f"What is item {n}?"))
+        with cache.failsafe("lookup"):
+            await cache.afind(ask(f"What is item {n}?"), afail)
+        assert cache.save(ask(f"What is item {n}?"), GOOD, "item")
+
+    assert 5 <= len(asked) < 20
+    assert sum("it is left off" in line for line in caplog.messages) == 1
+    assert (cache.stats().errors, cache.stats().misses) == (150, 100)
+
+
 async def test_lookups_are_hits_or_misses(make: Make) -> None:
     """A lookup that fails counts as a miss, so that a cache that is down does not seem to hit whenever it is asked."""
     cache = make(embedder=OddEmbedder(broken))
