@@ -170,7 +170,7 @@ def _message(role: str, fields: Mapping[str, Any]) -> Message:
         role=str(fields.get("role", role)) if role == "chat" else role,
         text=text,
         parts=parts,
-        name=fields.get("name"),
+        name=fields.get("name") or extra.get("name"),  # OpenAI is sent either
         tool_calls=tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
         tool_call_id=fields.get("tool_call_id"),
         status="error" if fields.get("status") == "error" else None,

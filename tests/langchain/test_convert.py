@@ -167,6 +167,16 @@ def test_what_is_said_outside_of_the_text_matters(one: BaseMessage, other: BaseM
     assert [exact_only(q, "Go on", 50) for q in questions] == ["attachment", "attachment"]
 
 
+def test_who_speaks_matters_wherever_it_is_said() -> None:
+    """A name that is given beside the message, and sent to OpenAI, is no other one's."""
+    one, other, none = (
+        key_of(read([HumanMessage("Who am I?", additional_kwargs=extra)]))
+        for extra in ({"name": "Ann"}, {"name": "Bob"}, {})
+    )
+
+    assert len({one.scope, other.scope, none.scope}) == 3
+
+
 def test_an_unreadable_call_is_the_same_under_another_id() -> None:
     """The id of a call that could not be parsed is minted like any other."""
     first, second = (
