@@ -69,6 +69,8 @@ def _read(prompt: str, llm_string: str) -> Question | None:
         # Whoever writes a completion model's prompt may write JSON of messages, which must not be taken for the question in it.
         return Question(messages=(Message(role="human", text=prompt),), model=model + TEXT, **said)
     messages = tuple(_message(str(fields.get("type")), fields) for fields in serialized)
+    if "not_implemented" in prompt and any(_ADDRESS.search(str(part)) for m in messages for part in m.parts):
+        return None  # the next picture may have the address of this one
     return Question(messages=messages, model=model, **said)
 
 

@@ -237,9 +237,7 @@ class SemanticCache(BaseCache):
         self._latest = llm_string, question is not None and question.model.endswith(TEXT)
         if question is None and not self._warned:
             self._warned = True
-            log.warning(
-                "a call is not cached: its parameters hold an object or a class that cannot be told by its name"
-            )
+            log.warning("a call is not cached: it holds an object or a class that cannot be told by its name")
         return question
 
 

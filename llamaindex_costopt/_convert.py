@@ -3,8 +3,11 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -237,7 +240,20 @@ def _parts(message: ChatMessage) -> tuple[Any, ...]:
     blocks = [b for b in message.blocks if not isinstance(b, ToolCallBlock)]
     if all(isinstance(b, TextBlock) for b in blocks):
         return ()
-    return tuple({"type": b.block_type, **b.model_dump(mode="json")} for b in blocks)
+    return tuple(map(_part, blocks))
+
+
+def _part(block: Any) -> dict[str, Any]:
+    said = {"type": block.block_type, **json.loads(json.dumps(block.model_dump(), default=_written))}
+    if path := said.get("path"):  # what is there may be another picture by the next call
+        with suppress(OSError):
+            said["file"] = sha256(Path(path).read_bytes()).hexdigest()
+    return said
+
+
+def _written(value: Any) -> str:
+    """Write bytes of any kind, which pydantic takes for UTF-8, and what has a text of its own: paths and addresses."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def _functions(tools: Sequence[Any]) -> list[Mapping[str, Any]]:
