@@ -4,7 +4,7 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import (
     AudioBlock,
     ChatMessage,
+    ChatResponse,
     CompletionResponse,
     ImageBlock,
     LLMMetadata,
@@ -167,6 +168,26 @@ def _legacy_ids(response: Any) -> list[str]:
     calls = response.message.additional_kwargs["tool_calls"]
     assert all(isinstance(call, ToolSelection) for call in calls)
     return [call.tool_id for call in calls]
+
+
+class Signing(Echo):
+    """A model that calls a tool as Google's does: by its name in place of an id, and with a signature."""
+
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        call = ToolCallBlock(tool_call_id="get_weather", tool_name="get_weather", tool_kwargs={"city": "x"})
+        extra = {"thought_signatures": [None, b"\xff1"], "prompt_tokens": 10}
+        message = ChatMessage(role="assistant", blocks=[TextBlock(text="So:"), call], additional_kwargs=extra)
+        return ChatResponse(message=message, raw={"model": self.name})
+
+
+def test_a_call_that_has_a_signature_and_no_id_is_repeated_as_it_was() -> None:
+    """The next step sends back what Google's models ask for: the signature, and the name of the tool for its id."""
+    cached = CachedLLM(Signing())
+    first, hit = (cached.chat_with_tools([weather_tool()], user_msg=ASKED) for _ in range(2))
+
+    assert _kind(hit) == "exact"
+    assert hit.message.blocks == first.message.blocks
+    assert hit.message.additional_kwargs == {"thought_signatures": [None, b"\xff1"]}
 
 
 def test_ids_of_earlier_tool_calls_do_not_keep_a_step_from_hitting(cached: CachedLLM, inner: Echo) -> None:
