@@ -35,6 +35,10 @@ _SCHEMA = (
 )  # fmt: skip
 _AROUND = ("messages_to_prompt", "completion_to_prompt", "query_wrapper_prompt")
 """What models of plain text put around a request, and the host leaves out of `to_dict`."""
+_MINTED = (
+    "tool_calls", "thought_signatures", "prompt_tokens", "completion_tokens", "total_tokens", "cached_content_tokens",
+)  # fmt: skip
+"""What stands beside the blocks of a reply and is another each time, whatever it says; calls are read as such."""
 _SECRET = re.compile(r"api_key|secret|password|access_token|credential", re.IGNORECASE)
 _LLM = re.compile(r"_?llm$", re.IGNORECASE)
 
@@ -215,7 +219,8 @@ def _message(message: ChatMessage) -> Message:
     extra = dict(message.additional_kwargs)
     id_ = extra.pop("tool_call_id", None) or extra.pop("call_id", None)
     name = extra.pop("name", None)
-    extra.pop("tool_calls", None)
+    for beside in _MINTED:
+        extra.pop(beside, None)
     calls = message_tool_calls(message)
     unread = (
         [b.model_dump(mode="json") for b in message.blocks if isinstance(b, ToolCallBlock)] if None in calls else []

@@ -185,7 +185,10 @@ def test_a_call_that_has_a_signature_and_no_id_is_repeated_as_it_was() -> None:
     cached = CachedLLM(Signing())
     first, hit = (cached.chat_with_tools([weather_tool()], user_msg=ASKED) for _ in range(2))
 
-    assert _kind(hit) == "exact"
+    result = ChatMessage(role="tool", content="sunny", additional_kwargs={"tool_call_id": "get_weather"})
+    steps = [cached.chat([*_user(ASKED), reply.message, result]) for reply in (first, hit)]
+
+    assert [_kind(reply) for reply in (hit, *steps)] == ["exact", None, "exact"]
     assert hit.message.blocks == first.message.blocks
     assert hit.message.additional_kwargs == {"thought_signatures": [None, b"\xff1"]}
 
