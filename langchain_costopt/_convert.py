@@ -69,6 +69,8 @@ def _read(prompt: str, llm_string: str) -> Question | None:
         # Whoever writes a completion model's prompt may write JSON of messages, which must not be taken for the question in it.
         return Question(messages=(Message(role="human", text=prompt),), model=model + TEXT, **said)
     messages = tuple(_message(str(fields.get("type")), fields) for fields in serialized)
+    if "not_implemented" in prompt and any(_ADDRESS.search(str(part)) for m in messages for part in m.parts):
+        return None  # the next picture may have the address of this one
     return Question(messages=messages, model=model, **said)
 
 
@@ -170,7 +172,7 @@ def _message(role: str, fields: Mapping[str, Any]) -> Message:
         role=str(fields.get("role", role)) if role == "chat" else role,
         text=text,
         parts=parts,
-        name=fields.get("name"),
+        name=fields.get("name") or extra.get("name"),  # OpenAI is sent either
         tool_calls=tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
         tool_call_id=fields.get("tool_call_id"),
         status="error" if fields.get("status") == "error" else None,

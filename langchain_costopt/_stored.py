@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -19,12 +19,15 @@ from llm_costopt.cache.records import Hit
 _PROCESS, _count = uuid.uuid4().hex, itertools.count()
 
 
-def dump(generations: Sequence[Generation], *, keep_blocks: bool) -> str:
-    """Write *generations* as JSON; *keep_blocks* if the model was asked for content blocks.
+def dump(generations: Sequence[Generation], llm_string: str) -> str:
+    """Write *generations*, which the model that *llm_string* says has given, as JSON.
 
     Raises TypeError for a message that is not an AIMessage and for fields that JSON cannot hold.
     """
-    return json.dumps([_dump(g, keep_blocks) for g in generations], ensure_ascii=False)
+    keep_blocks = "output_version" in llm_string  # asked for
+    # By that id the next turn would go on with the conversation of whoever paid, in his words, which may be gone by then.
+    left_out = {MARK, "id"} if "use_previous_response_id" in llm_string else {MARK}
+    return json.dumps([_dump(g, keep_blocks, left_out) for g in generations], ensure_ascii=False)
 
 
 def load(hit: Hit) -> list[Generation]:
@@ -33,7 +36,7 @@ def load(hit: Hit) -> list[Generation]:
     return [_load(stored, mark) for stored in json.loads(hit.payload)]
 
 
-def _dump(generation: Generation, keep_blocks: bool) -> dict[str, Any]:
+def _dump(generation: Generation, keep_blocks: bool, left_out: Collection[str]) -> dict[str, Any]:
     if not isinstance(generation, ChatGeneration):
         return {"text": generation.text, "info": generation.generation_info}
     message = generation.message
@@ -43,7 +46,7 @@ def _dump(generation: Generation, keep_blocks: bool) -> dict[str, Any]:
     if isinstance(parsed := extra.get("parsed"), BaseModel):
         # langchain-openai validates a dict against the schema of the day, and refuses a reply without one.
         extra["parsed"] = parsed.model_dump(mode="json", by_alias=True)
-    metadata = {k: v for k, v in message.response_metadata.items() if k != MARK}
+    metadata = {k: v for k, v in message.response_metadata.items() if k not in left_out}
     content = message.content
     if not keep_blocks and (text := _only_text(content)) is not None:
         # A reply that was streamed to a v3 listener has blocks; the next caller expects what `invoke` gives.

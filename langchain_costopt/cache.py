@@ -36,6 +36,7 @@ class SemanticCache(BaseCache):
 
     Only the last human turn is compared by meaning; system prompt, earlier turns, model and its
     parameters must be the same. With tools, a schema, images or files only the very same request hits.
+    LangChain says a model's parameters as they were at its first call: to change them, use `bind` or make another model.
 
     Args:
         preset: how far to go: `conservative`, `balanced` or `aggressive`, see `llm_costopt.presets.CACHE`; what else is
@@ -140,7 +141,7 @@ class SemanticCache(BaseCache):
                 try:
                     answers = [answer_of(g) for g in return_val]
                     worst = next((a for a in answers if fault(a)), answers[0])
-                    payload = dump(return_val, keep_blocks="output_version" in llm_string)
+                    payload = dump(return_val, llm_string)
                 except BaseException:
                     self._cache.leave(question)
                     raise
@@ -236,9 +237,7 @@ class SemanticCache(BaseCache):
         self._latest = llm_string, question is not None and question.model.endswith(TEXT)
         if question is None and not self._warned:
             self._warned = True
-            log.warning(
-                "a call is not cached: its parameters hold an object or a class that cannot be told by its name"
-            )
+            log.warning("a call is not cached: it holds an object or a class that cannot be told by its name")
         return question
 
 

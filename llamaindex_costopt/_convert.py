@@ -3,8 +3,11 @@
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from types import CodeType
 from typing import Any
 
@@ -32,6 +35,10 @@ _SCHEMA = (
 )  # fmt: skip
 _AROUND = ("messages_to_prompt", "completion_to_prompt", "query_wrapper_prompt")
 """What models of plain text put around a request, and the host leaves out of `to_dict`."""
+_MINTED = (
+    "tool_calls", "thought_signatures", "prompt_tokens", "completion_tokens", "total_tokens", "cached_content_tokens",
+)  # fmt: skip
+"""What stands beside the blocks of a reply and is another each time, whatever it says; calls are read as such."""
 _SECRET = re.compile(r"api_key|secret|password|access_token|credential", re.IGNORECASE)
 _LLM = re.compile(r"_?llm$", re.IGNORECASE)
 
@@ -212,7 +219,8 @@ def _message(message: ChatMessage) -> Message:
     extra = dict(message.additional_kwargs)
     id_ = extra.pop("tool_call_id", None) or extra.pop("call_id", None)
     name = extra.pop("name", None)
-    extra.pop("tool_calls", None)
+    for beside in _MINTED:
+        extra.pop(beside, None)
     calls = message_tool_calls(message)
     unread = (
         [b.model_dump(mode="json") for b in message.blocks if isinstance(b, ToolCallBlock)] if None in calls else []
@@ -237,7 +245,20 @@ def _parts(message: ChatMessage) -> tuple[Any, ...]:
     blocks = [b for b in message.blocks if not isinstance(b, ToolCallBlock)]
     if all(isinstance(b, TextBlock) for b in blocks):
         return ()
-    return tuple({"type": b.block_type, **b.model_dump(mode="json")} for b in blocks)
+    return tuple(map(_part, blocks))
+
+
+def _part(block: Any) -> dict[str, Any]:
+    said = {"type": block.block_type, **json.loads(json.dumps(block.model_dump(), default=_written))}
+    if path := said.get("path"):  # what is there may be another picture by the next call
+        with suppress(OSError):
+            said["file"] = sha256(Path(path).read_bytes()).hexdigest()
+    return said
+
+
+def _written(value: Any) -> str:
+    """Write bytes of any kind, which pydantic takes for UTF-8, and what has a text of its own: paths and addresses."""
+    return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
 def _functions(tools: Sequence[Any]) -> list[Mapping[str, Any]]:

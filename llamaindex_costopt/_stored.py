@@ -51,10 +51,13 @@ def load(hit: Hit) -> tuple[ChatResponse | CompletionResponse, dict[str, Any]]:
     if "text" in stored:
         return CompletionResponse(text=stored["text"], raw=raw, additional_kwargs=extra), about
     message = ChatMessage.model_validate(stored["message"])
-    calls = [call.id for call in message_tool_calls(message) if call]
+    # Google's integration calls a call by the name of its tool, and the result is sent back under that.
+    calls = [call.id for call in message_tool_calls(message) if call and call.id != call.name]
     message = ChatMessage.model_validate(with_fresh_ids(stored["message"], calls)) if calls else message
     if raw_calls := message.additional_kwargs.get("tool_calls"):
         message.additional_kwargs["tool_calls"] = [_object(call) for call in raw_calls]
+    if signed := message.additional_kwargs.get("thought_signatures"):
+        message.additional_kwargs["thought_signatures"] = [text and text.encode("latin-1") for text in signed]
     return ChatResponse(message=message, raw=raw, additional_kwargs=extra), about
 
 
@@ -66,9 +69,11 @@ def _answered_by(response: Any, asked: Model) -> Model:
 
 def _fields(message: ChatMessage) -> dict[str, Any]:
     # Of what integrations put beside the blocks, only tool calls mean something to whoever reads the reply: streamed
-    # structured output looks for them there, and nowhere else.
-    calls = message.additional_kwargs.get("tool_calls")
+    # structured output looks for them there, and nowhere else. Gemini takes no call back without its signature.
+    calls, signed = (message.additional_kwargs.get(name) for name in ("tool_calls", "thought_signatures"))
     kept = {"tool_calls": [_dumped(call) for call in calls]} if calls else {}
+    if signed:
+        kept["thought_signatures"] = [known and known.decode("latin-1") for known in signed]
     fields = message.model_dump(mode="json", exclude={"additional_kwargs"})
     return {**fields, "additional_kwargs": kept}
 

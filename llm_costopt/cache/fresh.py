@@ -24,7 +24,8 @@ def _fresh_id(old: str) -> str:
 
 def _renamed(value: Any, fresh: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {name: _renamed_field(name, v, fresh) for name, v in value.items()}
+        # Gemini's signatures stand under the ids of the calls that they belong to.
+        return {fresh.get(name, name): _renamed_field(name, v, fresh) for name, v in value.items()}
     if isinstance(value, list):
         return [_renamed(v, fresh) for v in value]
     return value

@@ -108,7 +108,8 @@ def _stable(part: Any, order: dict[str | None, int]) -> Any:
     if not isinstance(part, dict):
         return part
     kept = {k: v for k, v in part.items() if k not in {"index", "cache_control"}}
-    if kept.get("type") in _MINTED and "id" in kept:
+    # LangChain's own functions for images and files mint ids that begin with `lc_`.
+    if "id" in kept and (kept.get("type") in _MINTED or str(kept["id"]).startswith("lc_")):
         kept["id"] = order.setdefault(kept["id"], len(order))
     return kept
 

@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import threading
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TypeAlias
@@ -23,7 +22,8 @@ USES = 64
 """Uses that are written together: one alone takes as long as the lookup, and may wait for other writers."""
 
 FORGOTTEN = 64
-"""Entries that others have deleted and a lookup forgets, besides two for each that they have stored: with an index on a server each takes a reply."""
+"""Entries that have expired, or that others have deleted, and that a lookup forgets, besides two for each that they have
+stored: with an index on a server each takes a reply."""
 
 
 class LocalStore:
@@ -53,7 +53,6 @@ class LocalStore:
         self._step = max_entries // 20
         self._index = MemoryIndex() if index is None else index
         self._facts: dict[int, _Fact] = {}
-        self._parted: defaultdict[str, set[int]] = defaultdict(set)
         self._used: dict[int, float] = {}
         self._caught_up = 0
         self._lock = threading.Lock()
@@ -77,19 +76,20 @@ class LocalStore:
     def near(self, exact: str, scope: str, vector: Vector, count: int, since: float) -> Nearby:
         """Find up to *count* entries of *scope* next to unit *vector* that had not expired at *since*."""
         self._catch_up()
-        parted = self._parted.get(exact, ())
+        parted = self._rows.parted(exact)
         neighbours: list[Neighbour] = []
         gone: _Fact = ("", 0, 0, b"", since)
-        expired = True
-        while expired:
+        for beyond in (0, FORGOTTEN):  # no further: after a quiet week, all of a scope may have expired
             neighbours, expired = [], False
-            for entry, similarity in self._index.near(scope, vector, count + len(parted)):
+            for entry, similarity in self._index.near(scope, vector, count + len(parted) + beyond):
                 text, says, trigrams, words, expires_at = self._facts.get(entry, gone)
                 if expires_at is not None and expires_at <= since:
                     self._forget(entry)  # or it would stand before what is fresh; stored anew, it is indexed anew
                     expired = True
                 elif entry not in parted:
                     neighbours.append(Neighbour(str(entry), similarity, text, says, trigrams, words))
+            if not expired:
+                break
         return Nearby(neighbours=neighbours[:count], entries=self._index.size(scope, vector.size))
 
     def put(self, entry: Entry, vector: Vector | None) -> Entry:
@@ -115,7 +115,6 @@ class LocalStore:
     def part(self, exact: str, entry: str) -> None:
         """Remember that the entry with this id does not answer the request *exact*."""
         self._rows.part(exact, int(entry))
-        self._parted[exact].add(int(entry))
 
     def delete(self, entry: str) -> None:
         """Delete the entry with this id, if there is one."""
@@ -131,7 +130,6 @@ class LocalStore:
         self._rows.clear()
         self._index.clear()
         self._facts.clear()
-        self._parted.clear()
 
     def count(self) -> int:
         """Count the entries of this namespace."""
@@ -170,8 +168,6 @@ class LocalStore:
             self._facts[row.id] = (row.text, row.says, *found, row.expires_at)
             self._index.add(row.id, row.scope, row.vector)
             latest = row.written
-        for exact, entry in self._rows.parted():
-            self._parted[exact].add(entry)
         with self._lock:
             self._caught_up = max(self._caught_up, latest)
         self._forget_deleted(FORGOTTEN + 2 * news)

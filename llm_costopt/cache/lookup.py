@@ -79,7 +79,10 @@ def vector_of(parts: Parts, text: str, given: Vector | None = None) -> Vector | 
     """Embed *text*, unless its vector is *given* or remembered; None if it has no direction."""
     if given is None and (known := parts.vectors.get(text)) is not None:
         return known
-    vector = unit(parts.embedder.embed(text) if given is None else given)
+    if given is None:
+        with parts.embedding.watch():
+            given = parts.embedder.embed(text)
+    vector = unit(given)
     if vector is not None:
         parts.vectors.put(text, vector)
     return vector

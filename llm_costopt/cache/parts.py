@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llm_costopt.cache.breaker import Breaker
 from llm_costopt.cache.economy import Economy
 from llm_costopt.cache.embed import Embedder, Vector
 from llm_costopt.cache.flight import Flights
@@ -34,6 +35,8 @@ class Parts:
     namespace: str
     chosen: Chosen
     embedder: Embedder
+    embedding: Breaker
+    """Leaves an embedder alone that keeps failing, maybe after long: it is asked by each lookup, and again for its answer."""
     max_words: int
     stale: float
     """Seconds in which an expired answer is still served while one request fetches it anew."""
@@ -92,6 +95,7 @@ def open_parts(
         namespace=namespace,
         chosen=chosen,
         embedder=embedder,
+        embedding=Breaker("embedding questions"),
         max_words=max_words,
         stale=stale,
         on_score=on_score,

@@ -19,7 +19,8 @@ class QdrantIndex:
     Args:
         client: a `qdrant_client.QdrantClient`, of a server no older than the client, or local (`":memory:"`, a path).
         collection: what the collections are called, before a dash and the length. Entries are known by their ids
-            alone, so caches that do not share a store must not share a collection.
+            alone, so caches that do not share a store must not share a collection. What an earlier run has left there
+            without its entries, as with a cache in memory, is never served and goes as lookups find it.
 
     Raises:
         MissingExtraError: the package `qdrant-client` is not installed.

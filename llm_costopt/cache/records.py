@@ -159,6 +159,11 @@ class Tally:
             self._noted = self._counts.copy()
             return dict(new)
 
+    def not_noted(self, counts: Mapping[str, int]) -> None:
+        """Take back what `unnoted` gave, which could not be noted."""
+        with self._lock:
+            self._noted.subtract(counts)
+
     def stats(self, *, entries: int | None, off: int, waited: int) -> CacheStats:
         """Give the counts so far."""
         with self._lock:

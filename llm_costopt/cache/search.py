@@ -103,7 +103,21 @@ class Search:
     def select(self, which: Selection) -> Iterator[str]:
         """Iterate over the ids of the entries that *which* means."""
         self._make_facts(self._patient)
-        self._wait_for_facts()
+        try:
+            self._wait_for_facts()
+            yield from self._selected(which)
+        except ResponseError as problem:
+            self._is_missing(problem)  # or raises; whoever drops it deletes all entries as well
+
+    def drop(self) -> None:
+        """Drop all indexes of the namespace: with one of 30,000 vectors, each deletion keeps Redis busy for 0.3 ms."""
+        self._made.clear()
+        with suppress(ResponseError):  # no search module, or another process was faster
+            for name in self._patient.execute_command("FT._LIST"):
+                if name.startswith(f"{self._prefix}:".encode()):
+                    self._patient.execute_command("FT.DROPINDEX", name)
+
+    def _selected(self, which: Selection) -> Iterator[str]:
         rows, cursor = self._patient.execute_command(
             "FT.AGGREGATE", self._facts, str(_meant(which)), "LOAD", 1, "@__key", "TIMEOUT", int(PATIENCE * 1000),
             "WITHCURSOR", "COUNT", PAGE, "DIALECT", 2,
@@ -115,14 +129,6 @@ class Search:
             if not cursor:
                 return
             rows, cursor = self._patient.execute_command("FT.CURSOR", "READ", self._facts, cursor, "COUNT", PAGE)
-
-    def drop(self) -> None:
-        """Drop all indexes of the namespace: with one of 30,000 vectors, each deletion keeps Redis busy for 0.3 ms."""
-        self._made.clear()
-        with suppress(ResponseError):  # no search module, or another process was faster
-            for name in self._patient.execute_command("FT._LIST"):
-                if name.startswith(f"{self._prefix}:".encode()):
-                    self._patient.execute_command("FT.DROPINDEX", name)
 
     def _vectors(self, length: int) -> str:
         return f"{self._prefix}:near:{length}:{self._embedder}"

@@ -8,6 +8,7 @@ import asyncio
 import atexit
 import os
 import random
+import sqlite3
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -187,7 +188,9 @@ class SemanticCache:
             hit = await asyncio.to_thread(same_request, parts, key)
             if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
                 text = text_to_match(parts, question, key)
-                vector = None if text is None else await embed(text)
+                if text is not None:
+                    with parts.embedding.watch():
+                        vector = await embed(text)
             if hit is None:
                 hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
             if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):
@@ -298,7 +301,11 @@ class SemanticCache:
 def _note(parts: Parts, now: float) -> None:
     """Add to the figures that `llm-costopt cache` prints."""
     if counts := parts.tally.unnoted(now):
-        parts.store.add_counts(counts, now)
+        try:
+            parts.store.add_counts(counts, now)
+        except sqlite3.Error:  # undone; of a Redis that does not reply in time nobody knows whether it has added them
+            parts.tally.not_noted(counts)
+            raise
 
 
 def _at_exit() -> None:

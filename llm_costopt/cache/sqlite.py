@@ -35,7 +35,8 @@ _PAGE = 1000
 """Rows that are read at once: of 100,000 all at once would take up half as much memory again as the index of them."""
 
 # AUTOINCREMENT: an id must never name another question later, since the indexes of
-# other processes go on holding it for a while.
+# other processes go on holding it for a while. It begins with the milliseconds since the epoch, or an index that outlives
+# the entries, as a collection in Qdrant does, would hold vectors of other questions under the ids of the next ones.
 _SCHEMA = """
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -56,6 +57,7 @@ CREATE TABLE entries (
     expires_at REAL,
     used_at REAL NOT NULL
 );
+INSERT INTO sqlite_sequence VALUES ('entries', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));
 CREATE INDEX entries_used ON entries (used_at);
 CREATE INDEX entries_written ON entries (written);
 CREATE INDEX entries_namespace ON entries (namespace);
@@ -143,9 +145,9 @@ class SQLiteStore:
         """Remember that *entry* does not answer the request *exact*."""
         self._db.run("INSERT OR IGNORE INTO parted VALUES (?, ?)", exact, entry)
 
-    def parted(self) -> Iterator[tuple[str, int]]:
-        """Iterate over what `part` remembered and what is still there."""
-        return map(tuple, self._db.run("SELECT exact, entry FROM parted WHERE entry IN (SELECT id FROM entries)"))
+    def parted(self, exact: str) -> set[int]:
+        """Return the ids that `part` has parted from the request *exact*."""
+        return {row[0] for row in self._db.run("SELECT entry FROM parted WHERE exact = ?", exact)}
 
     def select(self, which: Selection) -> list[int]:
         """List the ids of the entries of this namespace that *which* means."""
@@ -165,12 +167,13 @@ class SQLiteStore:
                 "DELETE FROM entries WHERE id IN (SELECT id FROM entries ORDER BY used_at, id LIMIT ?) RETURNING id",
                 surplus,
             )
+        self._forget_parted()
         return [row[0] for row in gone]
 
     def clear(self) -> None:
         """Delete all entries of this namespace."""
         self._db.run("DELETE FROM entries WHERE namespace = ?", self._namespace)
-        self._db.run("DELETE FROM parted WHERE entry NOT IN (SELECT id FROM entries)")
+        self._forget_parted()
 
     def count(self) -> int:
         """Count the entries of this namespace."""
@@ -229,6 +232,9 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the file; what was stored stays."""
         self._db.close()
+
+    def _forget_parted(self) -> None:
+        self._db.run("DELETE FROM parted WHERE entry NOT IN (SELECT id FROM entries)")
 
     def _one(self, where: str, value: str | int) -> Entry | None:
         # `where` is one of two constants above.

@@ -151,6 +151,25 @@ def test_figures_are_noted_once_a_minute(tmp_path: Path) -> None:
     assert figures(path)["misses"] == 5
 
 
+def test_figures_that_cannot_be_noted_are_noted_later(tmp_path: Path) -> None:
+    """While another process holds the file, nothing of what was counted is lost, nor counted twice."""
+    now, path = [1000.0], str(tmp_path / "cache.db")
+    cache = SemanticCache(path=path, clock=lambda: now[0])
+    cache.find(ask("First?"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with cache.failsafe("update"):
+            cache.save(ask("First?"), Answer(text=""), "")
+        other.execute("ROLLBACK")
+    for n in range(2):
+        now[0] += 60
+        cache.find(ask(f"Question {n}?"))
+        cache.save(ask(f"Question {n}?"), Answer(text=""), "")
+    cache.close()
+
+    assert (figures(path)["misses"], cache.stats().misses) == (3, 3)
+
+
 def test_a_redis_that_is_away_is_told_in_one_sentence() -> None:
     """Where nobody listens, the command says what to do, in one sentence without the password."""
     pytest.importorskip("redisvl")

@@ -11,11 +11,13 @@ def test_an_id_is_replaced_wherever_it_is_an_id() -> None:
         "calls": [{"id": "call_1", "args": {"id": "call_1"}}],
         "block": {"tool_call_id": "call_1"},
         "text": "call_1",
+        "signatures": {"call_1": "c2lnbmVk"},
     }
     first, second = (with_fresh_ids(stored, ["call_1", None]) for _ in range(2))
 
     assert first["calls"][0]["id"] == first["block"]["tool_call_id"] != second["block"]["tool_call_id"]
     assert first["calls"][0]["id"].startswith("call_")
+    assert first["signatures"] == {first["calls"][0]["id"]: "c2lnbmVk"}
     assert (first["calls"][0]["args"], first["text"]) == ({"id": "call_1"}, "call_1")
     assert with_fresh_ids(stored, []) is stored
 

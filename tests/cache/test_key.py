@@ -199,6 +199,8 @@ def test_the_order_of_a_dicts_keys_does_not_matter() -> None:
             {"type": "invalid_tool_call", "id": "1", "args": "["},
             False,
         ),
+        ({"type": "image", "id": "lc_1", "url": "u"}, {"type": "image", "id": "lc_2", "url": "u"}, True),
+        ({"type": "image", "id": "lc_1", "url": "u"}, {"type": "image", "id": "lc_1", "url": "v"}, False),
         ({"type": "file", "id": "file-1"}, {"type": "file", "id": "file-2"}, False),
         ({"type": "image", "base64": "AAAA"}, {"type": "image", "base64": "AAAB"}, False),
         ("plain", "other", False),

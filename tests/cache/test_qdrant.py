@@ -1,6 +1,7 @@
 """What the Qdrant index does beyond the contract of every index: a shared server, a kept file, a missing package."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 
 from llm_costopt.cache.faiss import FaissIndex
 from llm_costopt.cache.qdrant import QdrantIndex
+from llm_costopt.cache.semantic import SemanticCache
 from llm_costopt.errors import MissingExtraError
+from llm_costopt.types import Answer
+from tests.cache.test_budget import ask
 
 qdrant_client = pytest.importorskip("qdrant_client")
 exceptions = pytest.importorskip("qdrant_client.http.exceptions")
@@ -141,3 +145,17 @@ def test_a_missing_package_names_the_install_line(module: str, extra: str, monke
 
     with pytest.raises(MissingExtraError, match=rf"pip install 'llm-costopt\[{extra}\]'"):
         FaissIndex() if extra == "faiss" else QdrantIndex(Server())
+
+
+def test_a_collection_that_outlived_its_entries_answers_no_other_question() -> None:
+    """What an earlier run has left in a collection is not found under the ids of new entries, and goes when it is found."""
+    client = qdrant_client.QdrantClient(":memory:")
+    index, old, new = QdrantIndex(client), ask("How do I cook rice?"), ask("Which river is the longest?")
+    with closing(SemanticCache(threshold=0.95, guards=(), index=index)) as earlier:
+        earlier.save(old, Answer(text="Boil it."), "rice")
+    with closing(SemanticCache(threshold=0.95, guards=(), index=QdrantIndex(client))) as later:
+        later.save(new, Answer(text="The Nile."), "river")
+        answers = [later.find(ask(text)) for text in ("how can i cook the rice", "which river is longest")]
+
+    assert [hit and hit.payload for hit in answers] == [None, "river"]
+    assert len(index) == 1

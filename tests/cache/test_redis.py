@@ -867,6 +867,22 @@ def test_what_was_stored_before_its_index_is_selected(own_redis: RedisServer, ma
     assert cache.invalidate(model="small") == 300
 
 
+def test_entries_may_be_invalidated_while_others_clear(make: Make, redis_server: RedisServer) -> None:
+    """Nothing is left to invalidate where another process has just dropped the index with all entries."""
+    cache, other = make(redis_server), make(redis_server)
+
+    def clear() -> None:
+        for _ in range(200):
+            other.clear()
+
+    with ThreadPoolExecutor(1) as pool:
+        clearing = pool.submit(clear)
+        while not clearing.done():
+            cache.invalidate(model="small")
+
+    assert clearing.exception() is None
+
+
 def test_an_open_breaker_asks_nobody(make: Make, ticks: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """A server that never answers is asked five times, and then once per cool-down, however many lookups there are."""
     asked: list[socket.socket] = []

@@ -343,6 +343,28 @@ def test_a_bad_answer_is_not_stored(answer: Answer, problem: str, make: Make) ->
     assert (cache.stats().stored, cache.stats().entries) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ('{"name": "Ann"}', True),
+        (' ["Ann"]\n', True),
+        ('```json\n{"name": "Ann"}\n```', True),
+        ("Ann", True),
+        ('{"name": "Ann"', False),
+        ("{'name': 'Ann'}", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_a_structure_that_cannot_be_read_is_not_stored(text: str, stored: bool, make: Make) -> None:
+    """Where a schema was asked for, broken JSON is asked for again, and what never was JSON is the reader's business."""
+    question = Question(messages=(Message(role="human", text=RICE),), with_schema=True)
+    cache = make()
+
+    assert cache.save(question, Answer(text=text), "name") is stored
+    assert cache.stats().not_stored == ({} if stored else {"unparsable": 1})
+    assert cache.save(ask(RICE), Answer(text=text), "name")
+
+
 def test_a_bad_answer_does_not_replace_a_good_one(make: Make) -> None:
     """What is in the store stays when a later answer to the same question is unfit."""
     cache = make()
@@ -541,6 +563,41 @@ def test_a_failing_embedder_is_a_miss(make: Make, caplog: pytest.LogCaptureFixtu
     assert "rice" not in caplog.text
 
 
+def test_the_exact_tier_goes_on_without_an_embedder(make: Make) -> None:
+    """What is answered while the embedder is down is stored, and found by the same words."""
+    cache = make(embedder=OddEmbedder(broken))
+    with cache.failsafe("lookup"):
+        cache.find(ask(RICE))
+
+    assert cache.save(ask(RICE), GOOD, "rice")
+    assert found(cache.find(ask(RICE))) == ("exact", "rice")
+    assert cache.stats().errors == 2
+
+
+async def test_an_embedder_that_keeps_failing_is_left_alone(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """After some failures in a row nobody waits for it for a while, on any way, and the log says so once."""
+    asked = []
+
+    def fail(text: str) -> list[float]:
+        asked.append(text)
+        raise TimeoutError
+
+    async def afail(text: str) -> Vector:
+        return np.array(fail(text), dtype=np.float32)
+
+    cache = make(embedder=OddEmbedder(fail))
+    for n in range(50):
+        with cache.failsafe("lookup"):
+            cache.find(ask(f"What is item {n}?"))
+        with cache.failsafe("lookup"):
+            await cache.afind(ask(f"What is item {n}?"), afail)
+        assert cache.save(ask(f"What is item {n}?"), GOOD, "item")
+
+    assert 5 <= len(asked) < 20
+    assert sum("it is left off" in line for line in caplog.messages) == 1
+    assert (cache.stats().errors, cache.stats().misses) == (150, 100)
+
+
 async def test_lookups_are_hits_or_misses(make: Make) -> None:
     """A lookup that fails counts as a miss, so that a cache that is down does not seem to hit whenever it is asked."""
     cache = make(embedder=OddEmbedder(broken))
@@ -647,6 +704,22 @@ def test_an_expired_answer_does_not_hide_a_fresh_one(make: Make, clock: Clock) -
     cache.close()
 
     assert [hit and hit.payload for hit in (before, after, again)] == ["short-lived", "long-lived", "stored anew"]
+
+
+def test_no_lookup_tidies_a_whole_scope(make: Make, clock: Clock) -> None:
+    """Where all of a scope has expired, a lookup forgets some of it and returns; it had gone through tens of thousands."""
+    index = MemoryIndex()
+    cache = make(index=index, ttl=10)
+    for n in range(200):
+        cache.save(ask(f"What is item {n}?"), GOOD, "old")
+    clock.now += 20
+    left = []
+    for _ in range(4):
+        assert cache.find(ask(RICE)) is None
+        left.append(len(index))
+
+    assert left[0] > 64
+    assert left[-1] == 0
 
 
 @pytest.mark.parametrize(

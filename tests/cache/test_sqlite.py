@@ -121,16 +121,18 @@ def test_what_is_stored_anew_is_listed_anew(store: SQLiteStore) -> None:
 
 
 def test_what_was_parted_is_remembered_while_the_entry_is_there(store: SQLiteStore) -> None:
-    """A pair that must not be matched again comes back, until its entry is deleted."""
-    one, two = put(store, "a"), put(store, "b")
+    """A pair that must not be matched again comes back, until room is made where its entry was."""
+    one, two = put(store, "a", used_at=2.0), put(store, "b", used_at=1.0)
     for _ in range(2):
         store.part("q", one)
     store.part("q", two)
-    store.delete(two)
+    store.part("r", two)
 
-    assert list(store.parted()) == [("q", one)]
+    assert (store.parted("q"), store.parted("r"), store.parted("s")) == ({one, two}, {two}, set())
+    store.shrink(1, 0.0)
+    assert (store.parted("q"), store.parted("r")) == ({one}, set())
     store.clear()
-    assert list(store.parted()) == []
+    assert store.parted("q") == set()
 
 
 @pytest.mark.parametrize(

@@ -500,12 +500,12 @@ async def test_a_broken_embedder_never_breaks_a_call() -> None:
     set_llm_cache(cache)
     try:
         model = scripted("one", "two")
-        texts = [model.invoke(RICE).text, (await model.ainvoke(RICE)).text]
+        texts = [model.invoke(RICE).text, (await model.ainvoke(RICE_TOO)).text, model.invoke(RICE_TOO).text]
     finally:
         set_llm_cache(None)
         cache.close()
 
-    assert texts == ["one", "two"]
+    assert texts == ["one", "two", "two"]
     assert cache.stats().errors >= 4
 
 
@@ -678,6 +678,19 @@ def test_blocks_that_say_more_than_text_are_kept(cache: SemanticCache) -> None:
     model.invoke(RICE)
 
     assert model.invoke(RICE).content == cited
+
+
+def test_a_conversation_goes_on_with_what_was_asked_in_it(cache: SemanticCache, llmock: LLMock) -> None:
+    """After a hit, OpenAI is sent the conversation, and not told to go on with the one in which the answer was paid."""
+    chat = ChatOpenAI(model="gpt-4o-mini", max_retries=0, use_responses_api=True, use_previous_response_id=True)
+    paid, hit = chat.invoke(RICE), chat.invoke(RICE_TOO)
+    for question, answer in ((RICE, paid), (RICE_TOO, hit)):
+        chat.invoke([HumanMessage(question), answer, HumanMessage("And wheat?")])
+    after_paid, after_hit = (request.body for request in llmock.requests[-2:])
+
+    assert after_paid["previous_response_id"] == paid.response_metadata["id"]
+    assert "previous_response_id" not in after_hit
+    assert after_hit["input"][0]["content"] == RICE_TOO
 
 
 def test_a_models_own_cache_and_no_cache(cache: SemanticCache) -> None:

@@ -167,6 +167,16 @@ def test_what_is_said_outside_of_the_text_matters(one: BaseMessage, other: BaseM
     assert [exact_only(q, "Go on", 50) for q in questions] == ["attachment", "attachment"]
 
 
+def test_who_speaks_matters_wherever_it_is_said() -> None:
+    """A name that is given beside the message, and sent to OpenAI, is no other one's."""
+    one, other, none = (
+        key_of(read([HumanMessage("Who am I?", additional_kwargs=extra)]))
+        for extra in ({"name": "Ann"}, {"name": "Bob"}, {})
+    )
+
+    assert len({one.scope, other.scope, none.scope}) == 3
+
+
 def test_an_unreadable_call_is_the_same_under_another_id() -> None:
     """The id of a call that could not be parsed is minted like any other."""
     first, second = (
@@ -224,13 +234,25 @@ def test_what_cannot_be_told_by_its_name_is_no_question(llm_string: str) -> None
 
 def test_a_message_that_langchain_could_not_serialise_is_exact_only() -> None:
     """A conversation with an unreadable turn is read turn by turn, and its text is not taken for the question."""
-    unreadable = {"lc": 1, "type": "not_implemented", "id": ["x", "Own"], "repr": "<Own object at 0x7f54aa11bb22>"}
+    unreadable = {"lc": 1, "type": "not_implemented", "id": ["x", "Own"], "repr": "Own('hi')"}
     human = {"lc": 1, "type": "constructor", "id": ["x"], "kwargs": {"type": "human", "content": "hi"}}
     question = question_of_prompt(json.dumps([unreadable, human]), "model")
 
     assert question
     assert [m.role for m in question.messages] == ["unknown", "human"]
     assert question.messages[0].parts
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_object_that_only_has_an_address_is_no_question(whole: bool) -> None:
+    """The next picture may have the address of this one, so that nothing may be shared with the request; an artifact is not sent."""
+    object_ = {"lc": 1, "type": "not_implemented", "id": ["x", "Own"], "repr": "<Own object at 0x7f54aa11bb22>"}
+    content = "hi" if whole else [{"type": "image", "image": object_}]
+    human = {"lc": 1, "type": "constructor", "id": ["x"], "kwargs": {"type": "human", "content": content}}
+    answered = {**human, "kwargs": {"type": "tool", "content": "hi", "tool_call_id": "1", "artifact": object_}}
+
+    assert question_of_prompt(json.dumps([object_, human] if whole else [human]), "model") is None
+    assert question_of_prompt(json.dumps([answered]), "model") is not None
 
 
 def test_a_class_counts_with_its_fields() -> None:

@@ -1,11 +1,13 @@
 """The semantic cache in front of LlamaIndex's models."""
 
 import asyncio
+import io
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,9 @@ from llama_index.core import PromptTemplate, Settings
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import (
+    AudioBlock,
     ChatMessage,
+    ChatResponse,
     CompletionResponse,
     ImageBlock,
     LLMMetadata,
@@ -30,7 +34,7 @@ from llama_index.core.storage.kvstore import SimpleKVStore
 from llmock.pytest_plugin import LLMock
 from pydantic import Field, PrivateAttr
 
-from llamaindex_costopt import CachedLLM, cache_scope
+from llamaindex_costopt import CachedLLM, RouterLLM, cache_scope
 from llamaindex_costopt._checks import QUESTION, City, _Retriever, weather_tool
 from llamaindex_costopt.embed import TextEmbedder
 from llm_costopt import SemanticCache
@@ -164,6 +168,29 @@ def _legacy_ids(response: Any) -> list[str]:
     calls = response.message.additional_kwargs["tool_calls"]
     assert all(isinstance(call, ToolSelection) for call in calls)
     return [call.tool_id for call in calls]
+
+
+class Signing(Echo):
+    """A model that calls a tool as Google's does: by its name in place of an id, and with a signature."""
+
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        call = ToolCallBlock(tool_call_id="get_weather", tool_name="get_weather", tool_kwargs={"city": "x"})
+        extra = {"thought_signatures": [None, b"\xff1"], "prompt_tokens": 10}
+        message = ChatMessage(role="assistant", blocks=[TextBlock(text="So:"), call], additional_kwargs=extra)
+        return ChatResponse(message=message, raw={"model": self.name})
+
+
+def test_a_call_that_has_a_signature_and_no_id_is_repeated_as_it_was() -> None:
+    """The next step sends back what Google's models ask for: the signature, and the name of the tool for its id."""
+    cached = CachedLLM(Signing())
+    first, hit = (cached.chat_with_tools([weather_tool()], user_msg=ASKED) for _ in range(2))
+
+    result = ChatMessage(role="tool", content="sunny", additional_kwargs={"tool_call_id": "get_weather"})
+    steps = [cached.chat([*_user(ASKED), reply.message, result]) for reply in (first, hit)]
+
+    assert [_kind(reply) for reply in (hit, *steps)] == ["exact", None, "exact"]
+    assert hit.message.blocks == first.message.blocks
+    assert hit.message.additional_kwargs == {"thought_signatures": [None, b"\xff1"]}
 
 
 def test_ids_of_earlier_tool_calls_do_not_keep_a_step_from_hitting(cached: CachedLLM, inner: Echo) -> None:
@@ -358,6 +385,30 @@ def test_what_differs_besides_the_question_must_be_the_same(other: Any, cached: 
 
     assert _kind(other(cached)) is None
     assert _kind(other(cached)) == "exact"
+
+
+def test_a_file_is_told_by_what_is_in_it(cached: CachedLLM, tmp_path: Path) -> None:
+    """A picture that takes the place of another one in its file is another picture."""
+    path = tmp_path / "picture.png"
+
+    def ask(picture: bytes) -> str | None:
+        path.write_bytes(picture)
+        return _kind(cached.chat([ChatMessage(role="user", blocks=[TextBlock(text=ASKED), ImageBlock(path=path)])]))
+
+    assert [ask(picture) for picture in (b"\x89one", b"\x89two", b"\x89one")] == [None, None, "exact"]
+
+
+def test_what_is_read_from_memory_is_sent_and_told_apart(cached: CachedLLM) -> None:
+    """Bytes that are no UTF-8 break no call, by the cache or the router, and leave the model all to read."""
+
+    def ask(model: LLM, sound: bytes) -> Any:
+        block = AudioBlock(audio=io.BytesIO(sound), format="wav")
+        response = model.chat([ChatMessage(role="user", blocks=[TextBlock(text=ASKED), block])])
+        assert block.resolve_audio().read() == sound
+        return response
+
+    assert [_kind(ask(cached, sound)) for sound in (b"\xff1", b"\xff2", b"\xff1")] == [None, None, "exact"]
+    assert ask(RouterLLM(cheap=Echo(), strong=Echo()), b"\xff1").message.content
 
 
 class Made(Echo):
