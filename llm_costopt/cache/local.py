@@ -53,6 +53,7 @@ class LocalStore:
         self._step = max_entries // 20
         self._index = MemoryIndex() if index is None else index
         self._facts: dict[int, _Fact] = {}
+        self._has_parted = self._rows.has_parted()
         self._used: dict[int, float] = {}
         self._caught_up = 0
         self._lock = threading.Lock()
@@ -76,7 +77,7 @@ class LocalStore:
     def near(self, exact: str, scope: str, vector: Vector, count: int, since: float) -> Nearby:
         """Find up to *count* entries of *scope* next to unit *vector* that had not expired at *since*."""
         self._catch_up()
-        parted = self._rows.parted(exact)
+        parted = self._rows.parted(exact) if self._has_parted else set()
         neighbours: list[Neighbour] = []
         gone: _Fact = ("", 0, 0, b"", since)
         for beyond in (0, FORGOTTEN):  # no further: after a quiet week, all of a scope may have expired
@@ -115,6 +116,7 @@ class LocalStore:
     def part(self, exact: str, entry: str) -> None:
         """Remember that the entry with this id does not answer the request *exact*."""
         self._rows.part(exact, int(entry))
+        self._has_parted = True
 
     def delete(self, entry: str) -> None:
         """Delete the entry with this id, if there is one."""
@@ -161,6 +163,7 @@ class LocalStore:
         """Index what other processes have stored, and on the first search all that the file holds."""
         if not self._is_shared or not self._rows.changed():
             return
+        self._has_parted = self._rows.has_parted()
         latest, news = self._caught_up, 0
         for row in self._rows.vectors(self._embedder, latest):
             news += 1

@@ -1,8 +1,6 @@
 """A request → a stored answer, or none: that of the very same request, or that of one that means the same in its scope."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from llm_costopt.cache import ttl
 from llm_costopt.cache.embed import Vector, unit
@@ -79,10 +77,7 @@ def vector_of(parts: Parts, text: str, given: Vector | None = None) -> Vector | 
     """Embed *text*, unless its vector is *given* or remembered; None if it has no direction."""
     if given is None and (known := parts.vectors.get(text)) is not None:
         return known
-    if given is None:
-        with parts.embedding.watch():
-            given = parts.embedder.embed(text)
-    vector = unit(given)
+    vector = unit(parts.embedding.run(parts.embedder.embed, text) if given is None else given)
     if vector is not None:
         parts.vectors.put(text, vector)
     return vector
@@ -117,16 +112,6 @@ def counted(parts: Parts, question: Question, key: Key, hit: Hit | None, now: Se
     if hit and hit.stale:
         parts.tally.count("stale")
     return hit
-
-
-@contextmanager
-def failed_is_missed(parts: Parts) -> Iterator[None]:
-    """Count as a miss a lookup that fails, or a cache that is down would seem to hit whenever it is asked."""
-    try:
-        yield
-    except Exception:
-        parts.tally.count("misses")
-        raise
 
 
 def _nearest(parts: Parts, key: Key, vector: Vector, *, observed: bool) -> Hit | None:

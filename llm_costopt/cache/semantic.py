@@ -26,7 +26,6 @@ from llm_costopt.cache.guards import GUARDS, Guard
 from llm_costopt.cache.index import VectorIndex
 from llm_costopt.cache.lookup import (
     counted,
-    failed_is_missed,
     key_for,
     may_wait,
     same_meaning,
@@ -171,10 +170,13 @@ class SemanticCache:
         key, now = key_for(parts, question), parts.chosen.now()
         if now.mode == "off":
             return None
-        with failed_is_missed(parts):
+        try:
             hit = same_request(parts, key) or same_meaning(parts, question, key, now, began=time.perf_counter())
             if hit is None and may_wait(key, now) and parts.flights.wait(key.exact):
                 hit = same_request(parts, key)
+        except Exception:  # or a cache that is down would seem to hit whenever it is asked
+            parts.tally.count("misses")
+            raise
         return counted(parts, question, key, hit, now)
 
     async def afind(self, question: Question, embed: Callable[[str], Awaitable[Vector]] | None = None) -> Hit | None:
@@ -184,7 +186,7 @@ class SemanticCache:
         if now.mode == "off":
             return None
         vector, began = None, time.perf_counter()
-        with failed_is_missed(parts):
+        try:
             hit = await asyncio.to_thread(same_request, parts, key)
             if hit is None and embed is not None and not parts.economy.is_off(key.endpoint):
                 text = text_to_match(parts, question, key)
@@ -195,6 +197,9 @@ class SemanticCache:
                 hit = await asyncio.to_thread(same_meaning, parts, question, key, now, began=began, vector=vector)
             if hit is None and may_wait(key, now) and await parts.flights.await_(key.exact):
                 hit = await asyncio.to_thread(same_request, parts, key)
+        except Exception:  # as above
+            parts.tally.count("misses")
+            raise
         return counted(parts, question, key, hit, now)
 
     def save(self, question: Question, answer: Answer, payload: str) -> bool:

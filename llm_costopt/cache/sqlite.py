@@ -145,6 +145,10 @@ class SQLiteStore:
         """Remember that *entry* does not answer the request *exact*."""
         self._db.run("INSERT OR IGNORE INTO parted VALUES (?, ?)", exact, entry)
 
+    def has_parted(self) -> bool:
+        """Tell whether anything was parted: asked when the file has changed, it saves a question a lookup."""
+        return bool(self._db.run("SELECT EXISTS (SELECT 1 FROM parted)")[0][0])
+
     def parted(self, exact: str) -> set[int]:
         """Return the ids that `part` has parted from the request *exact*."""
         return {row[0] for row in self._db.run("SELECT entry FROM parted WHERE exact = ?", exact)}
