@@ -1293,6 +1293,23 @@ def test_a_rate_limited_tier_cools_down(call: Any) -> None:
     assert len(first.seen) == 1
 
 
+class BadRequestError(Exception):
+    """What the SDKs call it."""
+
+    status_code = 400
+
+
+@each_colour
+def test_bad_requests_cool_no_tier_down(call: Any) -> None:
+    """However many requests are too long or filtered, each one falls back by itself, and the tier goes on for everybody."""
+    first = cheap(*[failing(BadRequestError())] * 4, SURE)
+    router = RouterChatModel(tiers=[first, strong(*[BEST] * 4)])
+    replies = [call(router, SIMPLE) for _ in range(5)]
+
+    assert [r.text for r in replies] == [*[BEST] * 4, SURE]
+    assert all("skipped" not in r.response_metadata["llm_costopt"] for r in replies)
+
+
 @each_colour
 def test_a_tier_without_cool_down_is_tried_each_time(call: Any) -> None:
     """With `cool_down=0` each request tries it."""
