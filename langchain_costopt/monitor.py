@@ -1,6 +1,7 @@
 """What LangChain's calls cost and what was saved, as a callback handler."""
 
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,11 @@ from llm_costopt.types import CacheKind, CallRecord, Message, OnRecord
 
 _MOST_RUNNING = 10_000
 """Calls remembered at once. A cancelled call never ends, so that the oldest must go some day."""
+
+_OF_THE_HOST = re.compile(
+    r"seq:step:\d+|map:key:.*|condition:\d+|branch:(\d+|default)|nostream|langsmith:.*", re.DOTALL
+)
+"""Tags by which LangChain and LangGraph tell each other where a run stands in a chain, or not to show it."""
 
 _Unpriced = tuple[CallRecord, str | None, str | None]
 """A record that still lacks its amounts, the baseline that its call names, if it names one, and what a model answered."""
@@ -150,7 +156,7 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
             at=self._clock(),
             metadata=metadata,
             params=params,
-            tags=tuple(told.get("tags") or ()),
+            tags=tuple(tag for tag in told.get("tags") or () if not _OF_THE_HOST.fullmatch(str(tag))),
             prompts=told.get("batch_size") or 1,
             serves=serves,
             request=self.hashed(messages, serves["tenant"], params) if messages else None,

@@ -51,6 +51,12 @@ def needs_of(question: Question, *, max_tokens: int = 0) -> Needs:
     )
 
 
+def limit_of(options: Mapping[str, Any]) -> int:
+    """Read how long an answer may be; 0 if nobody says so, or not in a number above 0, which is for the provider to judge."""
+    given = options.get("max_tokens")
+    return given if isinstance(given, int) and given > 0 else 0
+
+
 def lacks(profile: Mapping[str, Any], needs: Needs) -> str | None:
     """Say what a model with *profile* lacks for *needs*; None if nothing is known to be missing.
 

@@ -1272,6 +1272,14 @@ def test_a_tier_that_cannot_is_not_asked(call: Any) -> None:
 
 
 @each_colour
+def test_an_option_that_is_none_is_refused_by_the_provider_alone(call: Any) -> None:
+    """A limit that is a text fails no request here; what a tier makes of it is between the two."""
+    router = RouterChatModel(tiers=[cheap(SURE), strong()]).bind(max_tokens="5")
+
+    assert call(router, SIMPLE).text == SURE
+
+
+@each_colour
 def test_when_no_tier_can_the_last_is_asked(call: Any) -> None:
     """A profile may be wrong: the provider's own answer, or its error, decides."""
     first, last = cheap(SURE), strong()

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llm_costopt.router.capability import lacks, needs_of, unsaid
+from llm_costopt.router.capability import lacks, limit_of, needs_of, unsaid
 from llm_costopt.types import Message, Question, ToolCall
 
 ASKED = Message(role="human", text="What is on it?")
@@ -88,3 +88,10 @@ def test_all_turns_and_tool_calls_take_room() -> None:
     )
 
     assert needs_of(Question(messages=turns)).tokens >= 3000
+
+
+@pytest.mark.parametrize(("given", "limit"), [(5, 5), (None, 0), ("5", 0), (-1, 0), (5.5, 0)])
+def test_a_limit_that_is_no_number_is_for_the_provider_to_judge(given: Any, limit: int) -> None:
+    """Routing goes on as if nobody had said how long the answer may be."""
+    assert limit_of({"max_tokens": given}) == limit
+    assert limit_of({}) == 0
