@@ -5,7 +5,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -223,7 +223,10 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
 
 
 def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: float) -> list[_Unpriced]:
-    """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for."""
+    """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for.
+
+    Where a router failed whose tiers ran silently, the error tells of their attempts, and its last one is what failed.
+    """
     decided = decision_of(start.metadata, "llm_costopt_")
     # No other tier stands in for an answer of which something was shown, nor for a call that was interrupted.
     decided["spare"] &= isinstance(error, Exception) and not _has_begun(said)
@@ -241,7 +244,12 @@ def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: f
         **start.serves,
         **decided,
     )
-    return [(record, start.metadata.get("llm_costopt_baseline"), None)]
+    baseline = start.metadata.get("llm_costopt_baseline")
+    tried = getattr(error, MARK, None) if start.metadata.get("ls_provider") == ROUTER else None
+    if tried:
+        *before, (last, baseline, _) = [_attempt(attempt, start, now) for attempt in tried]
+        return [*before, (replace(last, usage=record.usage, spare=False), baseline, None)]
+    return [(record, baseline, None)]
 
 
 def _has_begun(said: LLMResult | None) -> bool:

@@ -271,6 +271,8 @@ class Run:
     """The call of each tier."""
     would: str | None = None
     """The tier that would have been asked first, if the router merely observes."""
+    attempts: list[Attempt[Any]] = field(default_factory=list)
+    """The calls so far, that of the last tier's failure too."""
 
     def flow(
         self, *, read: Callable[[Reply], Answer], unfit: Callable[[Exception], str | None]
@@ -373,6 +375,7 @@ class Run:
     def _made(self, attempt: Attempt[Any], read: Callable[[Any], Answer]) -> None:
         """Note what every call shows: who fails, whether drafts pay, what feedback may be about."""
         memory, call = self.router.memory, attempt.call
+        self.attempts.append(attempt)
         if attempt.result == "failed":
             self._failed(call.tier, attempt.strain)
             self._count(call.tier, -1.0)

@@ -1,8 +1,8 @@
 import asyncio
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypedDict
 from uuid import UUID
@@ -38,7 +38,7 @@ from openai import LengthFinishReasonError
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 
-from langchain_costopt import RouterChatModel, RouterMiddleware
+from langchain_costopt import CostCallbackHandler, RouterChatModel, RouterMiddleware
 from llm_costopt import Prices
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.learned import LearnedRules, learn_rules
@@ -1105,6 +1105,34 @@ def test_a_limit_of_one_call_by_generate(call: Any) -> None:
 
     assert call(RouterChatModel(cheap=cheap(UNSURE), strong=strong()), MEDIUM, gate).content == BEST
     assert gate.passed == 1
+
+
+SILENT: dict[str, Callable[[RouterChatModel, BaseCallbackHandler], object]] = {
+    "generate": lambda router, handler: generate(router, MEDIUM, handler),
+    "agenerate": lambda router, handler: agenerate(router, MEDIUM, handler),
+    "stream_events": lambda router, handler: list(
+        router.stream_events(MEDIUM, {"callbacks": [handler]}, version="v3").text
+    ),
+}
+
+
+@pytest.mark.parametrize("call", SILENT.values(), ids=SILENT.keys())
+@pytest.mark.parametrize(
+    "failure", [TimeoutError(), Breaking(AIMessage(BEST), TimeoutError())], ids=["at once", "in the middle"]
+)
+def test_a_request_that_fails_in_the_end_leaves_its_drafts(call: Any, failure: Any) -> None:
+    """Where the tiers are silent too, what the rejected draft cost is kept, and the request counts once, as a failure."""
+
+    def records(ask: Callable[[RouterChatModel, BaseCallbackHandler], object]) -> tuple[Any, Any]:
+        handler = CostCallbackHandler(prices=Prices({"cheap": (1, 1), "strong": (9, 9)}))
+        with pytest.raises(TimeoutError):
+            ask(RouterChatModel(cheap=cheap(UNSURE), strong=strong(failure)), handler)
+        told = [(r.model, r.tier, r.usage, r.cost, r.error, r.spare, r.saved) for r in handler.records()]
+        return told, replace(handler.summary(), mean_latency=None)
+
+    told, summary = records(call)
+
+    assert (told, summary) == records(lambda router, handler: invoke(router, MEDIUM, {"callbacks": [handler]}))
 
 
 @pytest.fixture
