@@ -62,9 +62,9 @@ SELECT count(*) AS requests, count(*) - count(cost) AS unpriced, coalesce(sum(co
 WHERE nth > 1 AND at >= :since
 """
 
-_SPENT = """
+_SPENT_UNDER = """
 SELECT coalesce(sum(cost), 0) FROM calls
-WHERE at >= :since AND (:tag IS NULL OR EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag))
+WHERE at >= :since AND EXISTS (SELECT 1 FROM json_each(tags) WHERE value = :tag)
 """
 
 
@@ -218,9 +218,13 @@ class Ledger:
             return list(requests_of(db, self._since(hours)))
 
     def spent(self, since: float, tag: str | None = None) -> Decimal:
-        """Sum up the US dollars paid at *since* (seconds since the epoch) or later, by calls with *tag* if one is given."""
+        """Sum up the US dollars paid at *since* (seconds since the epoch) or later, by calls with *tag* if one is given.
+
+        With a tag every call since then is read, some 0.1 s for 200,000.
+        """
+        query = rollup.SPENT if tag is None else _SPENT_UNDER
         with self._db.transaction() as db:
-            (paid,) = db.execute(_SPENT, {"since": _moment(since), "tag": tag}).fetchone()
+            (paid,) = db.execute(query, {**rollup.span(_moment(since)), "tag": tag}).fetchone()
         return usd(paid)
 
     def totals(self, by: By, hours: float | None = 24) -> list[Total]:
