@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -58,7 +59,8 @@ class Route:
         if self.front and (stored := self.front.find()):
             return stored.invoke(self.messages, self._about(config))
         run = self.begin(config)
-        outcome = drive(self._flow(run), lambda call: self._invoke(run, call, config))
+        with self._carried(run):
+            outcome = drive(self._flow(run), lambda call: self._invoke(run, call, config))
         message = _raw(outcome.reply)
         self._finish(run, outcome, _answer(outcome.reply), message, config)
         if self.front and message:
@@ -70,7 +72,8 @@ class Route:
         if self.front and (stored := await self.front.afind()):
             return await stored.ainvoke(self.messages, self._about(config))
         run = self.begin(config)
-        outcome = await adrive(self._flow(run), lambda call: self._ainvoke(run, call, config))
+        with self._carried(run):
+            outcome = await adrive(self._flow(run), lambda call: self._ainvoke(run, call, config))
         message = _raw(outcome.reply)
         self._finish(run, outcome, _answer(outcome.reply), message, config)
         if self.front and message:
@@ -83,9 +86,10 @@ class Route:
             yield from stored.stream(self.messages, self._about(config))
             return
         run = self.begin(config)
-        outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
+        with self._carried(run):
+            outcome = drive(self._flow(run), lambda call: self._open(run, call, config))
         shown = _Shown(self, run, outcome)
-        with awaited(self.front), run.watched(outcome, unfit=unfit):
+        with awaited(self.front), self._carried(run), run.watched(outcome, unfit=unfit):
             for chunk in outcome.reply if shown.streamed else [outcome.reply]:
                 yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
@@ -99,9 +103,10 @@ class Route:
                 yield said
             return
         run = self.begin(config)
-        outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
+        with self._carried(run):
+            outcome = await adrive(self._flow(run), lambda call: self._aopen(run, call, config))
         shown = _Shown(self, run, outcome)
-        with awaited(self.front), run.watched(outcome, unfit=unfit):
+        with awaited(self.front), self._carried(run), run.watched(outcome, unfit=unfit):
             async for chunk in outcome.reply if shown.streamed else _aone(outcome.reply):
                 yield shown.next(chunk)
         self._finish(run, outcome, _answer(shown.whole), shown.whole, config)
@@ -144,6 +149,19 @@ class Route:
         # A router that observes goes on with the conversation where it would have been.
         tier = names.get(str(mark.get("would") or mark.get("tier")))
         return (None, 0) if tier is None else (last, tier)
+
+    @contextmanager
+    def _carried(self, run: Run) -> Iterator[None]:
+        """Let an error carry what was asked until then where the calls themselves are silent: drafts are paid for."""
+        try:
+            yield
+        except Exception as error:
+            if self.handlers is not None and run.attempts:
+                attempts = [self._attempt(run, attempt, _raw(attempt.reply)) for attempt in run.attempts]
+                attempts[-1]["error"] = type(error).__name__
+                with suppress(AttributeError):  # a class may allow no more attributes
+                    setattr(error, MARK, attempts)
+            raise
 
     def _flow(self, run: Run) -> Generator[Call, Any, Outcome[Any]]:
         return run.flow(read=_answer, unfit=unfit)

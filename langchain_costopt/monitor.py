@@ -1,10 +1,11 @@
 """What LangChain's calls cost and what was saved, as a callback handler."""
 
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,11 @@ from llm_costopt.types import CacheKind, CallRecord, Message, OnRecord
 
 _MOST_RUNNING = 10_000
 """Calls remembered at once. A cancelled call never ends, so that the oldest must go some day."""
+
+_OF_THE_HOST = re.compile(
+    r"seq:step:\d+|map:key:.*|condition:\d+|branch:(\d+|default)|nostream|langsmith:.*", re.DOTALL
+)
+"""Tags by which LangChain and LangGraph tell each other where a run stands in a chain, or not to show it."""
 
 _Unpriced = tuple[CallRecord, str | None, str | None]
 """A record that still lacks its amounts, the baseline that its call names, if it names one, and what a model answered."""
@@ -150,7 +156,7 @@ class CostCallbackHandler(Keeper, BaseCallbackHandler):
             at=self._clock(),
             metadata=metadata,
             params=params,
-            tags=tuple(told.get("tags") or ()),
+            tags=tuple(tag for tag in told.get("tags") or () if not _OF_THE_HOST.fullmatch(str(tag))),
             prompts=told.get("batch_size") or 1,
             serves=serves,
             request=self.hashed(messages, serves["tenant"], params) if messages else None,
@@ -217,7 +223,10 @@ def _attempt(attempt: Mapping[str, Any], start: _Start, now: float) -> _Unpriced
 
 
 def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: float) -> list[_Unpriced]:
-    """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for."""
+    """Read a call that failed; what a stream had *said* before it broke, or was closed, is paid for.
+
+    Where a router failed whose tiers ran silently, the error tells of their attempts, and its last one is what failed.
+    """
     decided = decision_of(start.metadata, "llm_costopt_")
     # No other tier stands in for an answer of which something was shown, nor for a call that was interrupted.
     decided["spare"] &= isinstance(error, Exception) and not _has_begun(said)
@@ -235,7 +244,12 @@ def _failure(error: BaseException, said: LLMResult | None, start: _Start, now: f
         **start.serves,
         **decided,
     )
-    return [(record, start.metadata.get("llm_costopt_baseline"), None)]
+    baseline = start.metadata.get("llm_costopt_baseline")
+    tried = getattr(error, MARK, None) if start.metadata.get("ls_provider") == ROUTER else None
+    if tried:
+        *before, (last, baseline, _) = [_attempt(attempt, start, now) for attempt in tried]
+        return [*before, (replace(last, usage=record.usage, spare=False), baseline, None)]
+    return [(record, baseline, None)]
 
 
 def _has_begun(said: LLMResult | None) -> bool:

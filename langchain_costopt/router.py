@@ -24,6 +24,7 @@ from langchain_costopt._convert import MARK, ROUTER
 from langchain_costopt._front import front
 from langchain_costopt._route import Route, model_name, provider_of
 from llm_costopt.monitor.prices import Prices
+from llm_costopt.router.capability import limit_of
 from llm_costopt.router.decision import Decision
 from llm_costopt.router.options import RouterOptions, begun
 from llm_costopt.router.shadow import Judge
@@ -210,7 +211,7 @@ class RouterChatModel(RouterOptions, BaseChatModel):
             options={} if stop is None else {"stop": stop},
             tools=tools,
             with_schema=bool(kwargs.get("response_format")),
-            max_tokens=kwargs.get("max_tokens") or 0,
+            max_tokens=limit_of(kwargs),
             front=front(self, messages, {**kwargs, "stop": stop}, tools),
         )
 

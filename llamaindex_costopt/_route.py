@@ -19,6 +19,7 @@ from llamaindex_costopt._tags import tags_of
 from llamaindex_costopt._tier import Ask, Reply
 from llm_costopt.flow import adrive, drive
 from llm_costopt.monitor.prices import Prices
+from llm_costopt.router.capability import limit_of
 from llm_costopt.router.cascade import Attempt, Call, Outcome
 from llm_costopt.router.costs import Previous, usd_of
 from llm_costopt.router.judging import judge_by
@@ -79,7 +80,7 @@ class Route:
         request = Request(
             question=self.question,
             profiles=[profile_of(model) for model in self.router.tiers],
-            max_tokens=self.ask.options.get("max_tokens") or 0,
+            max_tokens=limit_of(self.ask.options),
             tags=tags_of(),
             previous=None if tier is None else Previous(tier=tier, age=max(0.0, time.time() - at)),
             loop=(tier or 0) if is_loop else 0,

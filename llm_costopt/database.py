@@ -27,6 +27,10 @@ class _GoneError(sqlite3.OperationalError):
     """A file that SQLite was to delete was deleted by another process."""
 
 
+class BusyError(sqlite3.OperationalError):
+    """Somebody else is at work in the file for longer than whoever writes has patience."""
+
+
 class UnusableFileError(ValueError):
     """The file is damaged, or of another version."""
 
@@ -89,11 +93,21 @@ class Database:
             return self._connection().execute(statement, values).fetchall()
 
     @contextmanager
-    def transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED") -> Iterator[sqlite3.Connection]:
-        """Run the block's statements as one; an error in it undoes them."""
-        with self._lock, self._connection() as db:
-            db.execute(f"BEGIN {kind}")
-            yield db
+    def transaction(
+        self, kind: Literal["DEFERRED", "IMMEDIATE"] = "DEFERRED", *, patience: float | None = None
+    ) -> Iterator[sqlite3.Connection]:
+        """Run the block's statements as one; an error in it undoes them.
+
+        Raises BusyError if the file, or this object, is not free within *patience* seconds; the file's own if that is None.
+        """
+        if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            raise BusyError(f"the {self._what} is busy")
+        try:
+            with self._connection() as db:
+                self._begin(db, kind, patience)
+                yield db
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close the file; what was written stays."""
@@ -109,6 +123,19 @@ class Database:
         if self._closed:
             raise ValueError(f"the {self._what} is closed: make another one for the same path")
         return self._db or self._connect()
+
+    def _begin(self, db: sqlite3.Connection, kind: str, patience: float | None) -> None:
+        if patience is None:
+            db.execute(f"BEGIN {kind}")
+            return
+        db.execute(f"PRAGMA busy_timeout = {patience * 1000:.0f}")
+        try:
+            db.execute(f"BEGIN {kind}")
+        except sqlite3.OperationalError as problem:
+            is_busy = problem.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            raise BusyError(str(problem)) if is_busy else problem from None
+        finally:
+            db.execute(f"PRAGMA busy_timeout = {self._patience * 1000:.0f}")
 
     def _release(self) -> None:
         if self._db is not None:

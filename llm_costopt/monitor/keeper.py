@@ -97,7 +97,7 @@ class Keeper:
         *texts* are what was asked and answered, to be kept if that was asked for.
         """
         priced = self._priced(record, baseline or self._baseline)
-        self.guarded("ledger", self.ledger.append, priced)
+        self.guarded("ledger", self.ledger.append_soon, priced)
         if self._on_record is not None:
             self.guarded("on_record", self._on_record, priced)
         if self.keeps_text and texts is not None:

@@ -89,13 +89,18 @@ def measured(ledger: Ledger, *, since: float | None = None, strong: str | None =
 
 
 def _strong(calls: Sequence[CallRecord]) -> str:
-    """Find the strong model: that of the strongest tier, or the only one."""
-    tiers = [call.model for call in calls if call.tier == "strong" and call.model]
+    """Find the strong model: that of the strongest tier, or the only one; by the name without a date if it has both.
+
+    A call that fails has the name that was asked for, one that succeeds often that of a dated snapshot.
+    """
+    names = {call.model for call in calls if call.model}
+    undated = {name: next((n for n in names if name.startswith(f"{n}-20")), name) for name in names}
+    tiers = [undated[call.model] for call in calls if call.tier == "strong" and call.model]
     if tiers:
         return _most(tiers)
-    models = {call.model for call in calls if call.model}
+    models = set(undated.values())
     if len(models) != 1:
-        raise ValueError(f"no router says which of {sorted(models)} is the strong model: give it by name, strong=")
+        raise ValueError(f"no router says which of {sorted(models)} is the strong model: name it, strong= or --strong")
     return models.pop()
 
 
@@ -105,8 +110,10 @@ def _cheap(calls: Sequence[CallRecord], strong: str) -> str:
 
 
 def _is(call: CallRecord, model: str) -> bool:
-    """Tell whether *model*, or a dated snapshot of it, was asked."""
-    return call.model == model or (call.model or "").startswith(f"{model}-20")
+    """Tell whether *model*, or a dated snapshot of it, was asked; what has no name is no cheaper one, unless its tier says so."""
+    if call.model is None:
+        return call.tier in (None, "strong")
+    return call.model == model or call.model.startswith(f"{model}-20")
 
 
 def _most(models: Sequence[str]) -> str:

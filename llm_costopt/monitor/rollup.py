@@ -106,6 +106,9 @@ def _spanning(what: str, groups: str = "") -> str:
 SPAN = _spanning(f"hour, model, {_NAMES}")
 """The rows that count since `:since`: whole days, from `:day` on, the whole hours before them, from `:first` on, and the calls before these."""
 
+SPENT = f"SELECT coalesce(sum(cost), 0) FROM ({SPAN})"
+"""What they cost."""
+
 # Twice, since the few rows of the sums are sorted faster than those of many days.
 BY_MODEL = (
     f"SELECT model, {_SUMMED} FROM ({_spanning(f'model, {_SUMMED}', 'GROUP BY model')}) GROUP BY model ORDER BY model"
@@ -114,7 +117,7 @@ BY_MODEL = (
 
 
 def span(since: float) -> dict[str, float]:
-    """Give the parameters of such a query for a moment in seconds since the epoch, or minus infinity."""
-    # Minus infinity has no whole hour; nothing ended before the year -29,000.
-    first = -(-math.ceil(max(since, -1e12)) // 3600)
+    """Give the parameters of such a query for a moment in seconds since the epoch, or an infinite one."""
+    # Infinity has no whole hour; nothing ended before the year -29,000, or ends after 33,000.
+    first = -(-math.ceil(min(max(since, -1e12), 1e12)) // 3600)
     return {"since": since, "first": first, "day": -(-first // 24)}

@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
@@ -97,6 +97,12 @@ class Windows:
         with self._lock:
             self._add(now, {f"scores {found}": 1, f"errors {found}": 1 - score})
 
+    def remember(self, models: Iterable[str]) -> None:
+        """Tell of *models* from now on, even when none of their calls is unpriced any more: that is news, too."""
+        with self._lock:
+            for model in models:
+                self._model(model)
+
     def totals(self, since: float, until: float) -> Totals:
         """Sum up what ended at *since* or later and before *until*, to five minutes."""
         with self._lock:
@@ -144,11 +150,13 @@ def facts(
 ) -> Facts:
     """Put together what alerts are judged by; requests and costs are those of *summary* if it is given."""
     soon = now + _STEP  # the step that has begun counts
+    recent = None if summary is None else summary(1)
+    windows.remember(recent.unpriced_models if recent else ())
     hour = windows.totals(now - HOUR, soon)
     day_before = windows.totals(now - HOUR - DAY, now - HOUR)
     week_hits = windows.totals(now - WEEK, soon).hits
-    if summary is not None:
-        hour, day_before = _told(summary(1), summary(25), hour)
+    if summary is not None and recent is not None:
+        hour, day_before = _told(recent, summary(25), hour)
         week_hits = sum(summary(168).hits.values())
     abouts: tuple[About, ...] = ("cache", "router")
     return Facts(
@@ -199,7 +207,7 @@ def _told(hour: Summary, longer: Summary, own: Totals) -> tuple[Totals, Totals]:
         routed=hour.requests,
         escalated=(hour.escalation_rate or 0.0) * hour.requests,
         cost=float(hour.cost_usd),
-        unpriced={m: float(m in hour.unpriced_models) for m in longer.unpriced_models},
+        unpriced={m: float(m in hour.unpriced_models) for m in (*longer.unpriced_models, *own.unpriced)},
     )
     before = replace(
         last,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 from llm_costopt.router.complexity import Level
+from llm_costopt.router.cooldown import Strain, strain_of
 from llm_costopt.router.policy import Policy, Situation, Step, Verdict, above
 from llm_costopt.types import Answer
 
@@ -56,6 +57,8 @@ class Attempt(Generic[Reply]):
     """The score of the reply; None if it was not judged."""
     why: str | None = None
     """What decided: a reason of the confidence rule, or the class of the error."""
+    strain: Strain | None = None
+    """What a failure tells of the tier; None if the request was at fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +145,8 @@ def _failed(call: Call, error: Exception, flaw: str | None, seconds: float) -> A
     if flaw is None:
         log.warning("tier %d failed (%s)", call.tier, type(error).__name__)
     why = flaw or type(error).__name__
-    return Attempt(call=call, result="rejected" if flaw else "failed", reply=None, seconds=seconds, why=why)
+    result: Literal["rejected", "failed"] = "rejected" if flaw else "failed"
+    return Attempt(call=call, result=result, reply=None, seconds=seconds, why=why, strain=strain_of(error))
 
 
 def _judged(call: Call, reply: Reply, seconds: float, verdict: Verdict | None) -> Attempt[Reply]:

@@ -3,12 +3,49 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+Strain: TypeAlias = Literal["rate limit", "outage"]
 
 COOL_DOWN = 30.0
 """Seconds that a tier is left alone; the usual window of a rate limit is a minute."""
 
 FAILURES = 3
 """Failures in a row that count as an outage; a rate limit counts at once."""
+
+_RATE_LIMITS = frozenset({"RateLimitError", "ResourceExhausted", "TooManyRequests", "ThrottlingException"})
+"""Classes of errors that say to come back later."""
+
+_BAD_REQUESTS = frozenset({
+    "BadRequestError", "ContextOverflowError", "InvalidArgument", "UnprocessableEntityError", "ValidationException",
+    "TypeError", "NotImplementedError",
+})  # fmt: skip
+"""Classes of errors that say that the request is at fault, such as an option that there is none of, and nothing of those of others."""
+
+_BAD = frozenset({400, 413, 422})
+"""Statuses of HTTP that say so: too long, filtered, an option that the model does not take."""
+
+
+def strain_of(error: BaseException) -> Strain | None:
+    """Say what *error* tells of the tier that failed with it; None if the request is at fault, however well the tier is."""
+    names, status = {c.__name__ for c in type(error).__mro__}, _status(error)
+    if names & _RATE_LIMITS or status == 429:
+        return "rate limit"
+    return None if names & _BAD_REQUESTS or status in _BAD else "outage"
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Find the status of HTTP where the SDKs keep it, in *error* or in what it was made of."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        match response:
+            case {"ResponseMetadata": {"HTTPStatusCode": int(status)}}:  # botocore's
+                return status
+        for said, name in ((error, "status_code"), (error, "code"), (response, "status_code")):
+            if isinstance(told := getattr(said, name, None), int):
+                return told
+        error = error.__cause__
+    return None
 
 
 class CoolDown:

@@ -16,7 +16,7 @@ from llm_costopt.router.capability import lacks, needs_of, unsaid
 from llm_costopt.router.cascade import Attempt, Call, Outcome, Reply, cascade
 from llm_costopt.router.complexity import Complexity
 from llm_costopt.router.confidence import Confidence
-from llm_costopt.router.cooldown import CoolDown
+from llm_costopt.router.cooldown import CoolDown, Strain, strain_of
 from llm_costopt.router.costs import Costs, Previous
 from llm_costopt.router.decision import Arm, Decision
 from llm_costopt.router.drafts import Drafts, route_of
@@ -28,9 +28,6 @@ from llm_costopt.switch import Mode
 from llm_costopt.types import Answer, Question
 
 log = logging.getLogger(__name__)
-
-_RATE_LIMITS = frozenset({"RateLimitError", "ResourceExhausted", "TooManyRequests", "ThrottlingException"})
-"""Classes of errors that say to come back later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +271,8 @@ class Run:
     """The call of each tier."""
     would: str | None = None
     """The tier that would have been asked first, if the router merely observes."""
+    attempts: list[Attempt[Any]] = field(default_factory=list)
+    """The calls so far, that of the last tier's failure too."""
 
     def flow(
         self, *, read: Callable[[Reply], Answer], unfit: Callable[[Exception], str | None]
@@ -305,7 +304,7 @@ class Run:
             yield
         except Exception as error:
             if unfit(error) is None:
-                self._failed(outcome.attempts[-1].call.tier, type(error).__name__)
+                self._failed(outcome.attempts[-1].call.tier, strain_of(error))
             raise
 
     def settle(self, call: Call, *, usd: float | None, written: int | None) -> None:
@@ -376,8 +375,9 @@ class Run:
     def _made(self, attempt: Attempt[Any], read: Callable[[Any], Answer]) -> None:
         """Note what every call shows: who fails, whether drafts pay, what feedback may be about."""
         memory, call = self.router.memory, attempt.call
+        self.attempts.append(attempt)
         if attempt.result == "failed":
-            self._failed(call.tier, attempt.why)
+            self._failed(call.tier, attempt.strain)
             self._count(call.tier, -1.0)
             if self.usd is not None:
                 self._charge(-self.usd[call.tier])
@@ -388,8 +388,9 @@ class Run:
             if attempt.reply is not None:
                 self.answers[call.tier] = read(attempt.reply)
 
-    def _failed(self, tier: int, error: str | None) -> None:
-        self.router.memory.cool_down.failed(tier, rate_limited=error in _RATE_LIMITS)
+    def _failed(self, tier: int, strain: Strain | None) -> None:
+        if strain is not None:
+            self.router.memory.cool_down.failed(tier, rate_limited=strain == "rate limit")
 
     def reserve(self, tier: int) -> None:
         """Hold what a call of *tier* is expected to cost: many may be on their way.

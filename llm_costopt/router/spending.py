@@ -34,6 +34,7 @@ class Budget:
 
     A router that is given it sends more requests to cheaper tiers when spending is ahead of the clock, and raises
     `BudgetExceededError` instead of starting a request that might exceed it. Share one object among routers that share the budget.
+    A call that is cancelled, or whose stream breaks off or is closed, counts as what it was expected to cost: nobody tells what it did.
 
     Args:
         usd: US dollars.

@@ -16,13 +16,13 @@ from langchain_core.language_models import FakeListChatModel, FakeListLLM, Gener
 from langchain_core.language_models.fake_chat_models import FakeListChatModelError
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, LLMResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableBranch, RunnableConfig, RunnableLambda, RunnableParallel
 from langchain_openai import ChatOpenAI
 from openai import LengthFinishReasonError
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion
 
-from langchain_costopt import cache_scope, endpoint
+from langchain_costopt import RouterChatModel, cache_scope, endpoint
 from langchain_costopt._usage import usage, usage_of_result
 from langchain_costopt.monitor import CostCallbackHandler
 from llm_costopt.monitor.ledger import Ledger
@@ -723,3 +723,18 @@ def test_silent_attempts_serve_whom_their_router_serves(handler: CostCallbackHan
         router.invoke("Is it?", watched(handler, metadata={"tenant": "acme"}))
 
     assert [(r.endpoint, r.tenant) for r in handler.records()] == [("POST /ask", "acme")] * 2
+
+
+def test_tags_of_the_host_are_not_the_users(handler: CostCallbackHandler) -> None:
+    """What LangChain adds to say where in a chain a model stands, or a router to hide a draft, is in no sum by tag."""
+    router = RouterChatModel(cheap=chat(answer("")), strong=chat(answer(model="strong")))
+    prompt = RunnableLambda(lambda text: text)
+    for chain in (
+        prompt | chat(answer()),
+        RunnableParallel(raw=chat(answer())),
+        RunnableBranch((lambda _: True, chat(answer())), prompt),
+        router.with_config(tags=["langsmith:hidden"]),
+    ):
+        chain.invoke("Suggest a name for my bakery", watched(handler, tags=["shop"]))
+
+    assert [record.tags for record in handler.records()] == [("shop",)] * 5

@@ -1,8 +1,8 @@
 import asyncio
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypedDict
 from uuid import UUID
@@ -38,7 +38,7 @@ from openai import LengthFinishReasonError
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, ValidationError
 
-from langchain_costopt import RouterChatModel, RouterMiddleware
+from langchain_costopt import CostCallbackHandler, RouterChatModel, RouterMiddleware
 from llm_costopt import Prices
 from llm_costopt.router.complexity import Level
 from llm_costopt.router.learned import LearnedRules, learn_rules
@@ -1107,6 +1107,34 @@ def test_a_limit_of_one_call_by_generate(call: Any) -> None:
     assert gate.passed == 1
 
 
+SILENT: dict[str, Callable[[RouterChatModel, BaseCallbackHandler], object]] = {
+    "generate": lambda router, handler: generate(router, MEDIUM, handler),
+    "agenerate": lambda router, handler: agenerate(router, MEDIUM, handler),
+    "stream_events": lambda router, handler: list(
+        router.stream_events(MEDIUM, {"callbacks": [handler]}, version="v3").text
+    ),
+}
+
+
+@pytest.mark.parametrize("call", SILENT.values(), ids=SILENT.keys())
+@pytest.mark.parametrize(
+    "failure", [TimeoutError(), Breaking(AIMessage(BEST), TimeoutError())], ids=["at once", "in the middle"]
+)
+def test_a_request_that_fails_in_the_end_leaves_its_drafts(call: Any, failure: Any) -> None:
+    """Where the tiers are silent too, what the rejected draft cost is kept, and the request counts once, as a failure."""
+
+    def records(ask: Callable[[RouterChatModel, BaseCallbackHandler], object]) -> tuple[Any, Any]:
+        handler = CostCallbackHandler(prices=Prices({"cheap": (1, 1), "strong": (9, 9)}))
+        with pytest.raises(TimeoutError):
+            ask(RouterChatModel(cheap=cheap(UNSURE), strong=strong(failure)), handler)
+        told = [(r.model, r.tier, r.usage, r.cost, r.error, r.spare, r.saved) for r in handler.records()]
+        return told, replace(handler.summary(), mean_latency=None)
+
+    told, summary = records(call)
+
+    assert (told, summary) == records(lambda router, handler: invoke(router, MEDIUM, {"callbacks": [handler]}))
+
+
 @pytest.fixture
 def cache() -> Iterator[InMemoryCache]:
     """Set LangChain's own cache for all models."""
@@ -1272,6 +1300,14 @@ def test_a_tier_that_cannot_is_not_asked(call: Any) -> None:
 
 
 @each_colour
+def test_an_option_that_is_none_is_refused_by_the_provider_alone(call: Any) -> None:
+    """A limit that is a text fails no request here; what a tier makes of it is between the two."""
+    router = RouterChatModel(tiers=[cheap(SURE), strong()]).bind(max_tokens="5")
+
+    assert call(router, SIMPLE).text == SURE
+
+
+@each_colour
 def test_when_no_tier_can_the_last_is_asked(call: Any) -> None:
     """A profile may be wrong: the provider's own answer, or its error, decides."""
     first, last = cheap(SURE), strong()
@@ -1291,6 +1327,23 @@ def test_a_rate_limited_tier_cools_down(call: Any) -> None:
     assert "skipped" not in decisions[0]
     assert "left alone" in decisions[1]["skipped"]["cheap"]
     assert len(first.seen) == 1
+
+
+class BadRequestError(Exception):
+    """What the SDKs call it."""
+
+    status_code = 400
+
+
+@each_colour
+def test_bad_requests_cool_no_tier_down(call: Any) -> None:
+    """However many requests are too long or filtered, each one falls back by itself, and the tier goes on for everybody."""
+    first = cheap(*[failing(BadRequestError())] * 4, SURE)
+    router = RouterChatModel(tiers=[first, strong(*[BEST] * 4)])
+    replies = [call(router, SIMPLE) for _ in range(5)]
+
+    assert [r.text for r in replies] == [*[BEST] * 4, SURE]
+    assert all("skipped" not in r.response_metadata["llm_costopt"] for r in replies)
 
 
 @each_colour

@@ -295,6 +295,19 @@ def test_the_control_arm_refuses_no_request(call: Any) -> None:
     assert (mark(message)["tier"], mark(message).get("arm")) == ("cheap", None)
 
 
+def test_what_is_not_read_to_its_end_is_paid_as_expected() -> None:
+    """The provider is paid for a stream that is closed, and does not say how much: the budget holds what it expected."""
+    budget = Budget(1)
+    router = routed(budgets=[budget])
+    expected = router.explain(SIMPLE).cost
+    assert expected is not None
+    shown = router.stream(SIMPLE)
+    next(shown)
+    shown.close()  # type: ignore[attr-defined]
+
+    assert float(budget.spent) == pytest.approx(expected["cheap"])
+
+
 def test_comparisons_are_paid_from_the_budget() -> None:
     """What the other tier says beside the answer costs its price, whoever reads it."""
     budget = Budget(1)

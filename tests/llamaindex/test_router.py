@@ -104,6 +104,13 @@ def test_the_decision_tells_what_each_attempt_used(ask: Any) -> None:
     ]
 
 
+def test_an_option_that_is_none_is_refused_by_the_provider_alone() -> None:
+    """A limit that is a text fails no request here; what a tier makes of it is between the two."""
+    cheap, strong = _tiers(SURE)
+
+    assert _text(RouterLLM(cheap=cheap, strong=strong).chat(_user(SIMPLE), max_tokens="5")) == SURE
+
+
 def test_a_draft_that_is_rejected_is_never_shown() -> None:
     """A stream shows the accepted answer alone, chunk by chunk where it need not be judged."""
     cheap, strong = _tiers(UNSURE)

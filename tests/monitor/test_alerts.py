@@ -298,6 +298,17 @@ def test_the_calls_of_all_processes_count_through_the_ledger() -> None:
     assert desk.seen() == [("LLMUnpricedRequests", "new", "resolved")]
 
 
+def test_an_unknown_cost_ends_however_long_nobody_looked() -> None:
+    """A computer that slept for days still tells that the alert from before is over."""
+    ledger = Ledger(clock=lambda: desk.now)
+    desk = Desk(summary=ledger.summary)
+    desk.calls(1, to=ledger.append, model="new", cost=None)
+
+    assert desk.seen() == [("LLMUnpricedRequests", "new", "firing")]
+    desk.now += 100 * HOUR
+    assert desk.seen() == [("LLMUnpricedRequests", "new", "resolved")]
+
+
 def test_old_totals_are_forgotten() -> None:
     """Only what the longest window needs is kept: a record of long ago adds nothing and fails nothing."""
     desk = Desk()

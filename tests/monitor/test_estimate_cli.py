@@ -86,7 +86,7 @@ def test_the_documents_figures_are_computed_and_differences_said() -> None:
     assert all(line.what in " ".join(run("--document").split()) for line in lines())
 
 
-def call(name: str, model: str, at: float, **fields: Any) -> CallRecord:
+def call(name: str, model: str | None, at: float, **fields: Any) -> CallRecord:
     """Make a record of 300 + 150 tokens."""
     usage = Usage(input_tokens=300, output_tokens=150, cache_read_tokens=60)
     return CallRecord(**{"id": name, "model": model, "at": at, "usage": usage, "cost": Decimal(1), **fields})
@@ -168,6 +168,28 @@ def test_a_ledger_without_a_router_needs_a_name_only_if_it_has_two_models(tmp_pa
     assert "a month at that pace" not in run(
         f"--from {tmp_path / 'a.db'} --strong gpt-4o --cheap gpt-4o-mini --requests-per-day 9"
     )
+
+
+def test_a_model_and_its_dated_snapshot_are_one(tmp_path: Path) -> None:
+    """A call that failed has the name that was asked for, and the others that of the snapshot that answered."""
+    with Ledger(tmp_path / "a.db") as one:
+        one.append(call("failed", "big", 0.0, usage=None, cost=None, error="TimeoutError"))
+        one.append(call("a", "big-2024-08-06", DAY))
+
+        assert (measured(one).strong, measured(one).cheap, measured(one).routed_cheap) == ("big", "big", Decimal(0))
+
+
+def test_a_call_whose_model_nobody_named_is_no_cheaper_one(tmp_path: Path) -> None:
+    """Only a router's tier tells that it was: else savings would be shown that there were none."""
+    with Ledger(tmp_path / "a.db") as one:
+        one.append(call("a", "big", 0.0, tier="strong"))
+        one.append(call("b", "small", 0.0, tier="cheap"))
+        one.append(call("c", None, DAY, tier="strong"))
+        one.append(call("d", None, DAY))
+        assert measured(one).routed_cheap == Decimal(1) / 4
+        one.append(call("e", None, DAY, tier="cheap"))
+
+        assert measured(one).routed_cheap == Decimal(2) / 5
 
 
 def test_a_ledger_in_which_one_model_answered_everything_does_not_name_the_cheap_one(tmp_path: Path) -> None:

@@ -354,10 +354,12 @@ def test_a_summary_is_what_counting_gives(records: list[CallRecord], moment: flo
         for record in records:
             ledger.append(record)
         since = moment - 0.25  # between two moments, since hours that are looked back are rounded
+        spent = ledger.spent(since), ledger.spent(float("-inf")), ledger.spent(float("inf"))
         spans = [
             (ledger.summary(hours), counted(ledger, at)) for hours, at in ((50 - since / HOUR, since), (None, 0.0))
         ]
 
+    assert spent == (*(expected["cost_usd"] for _, expected in spans), 0)
     for summary, expected in spans:
         assert {name: getattr(summary, name) for name in expected} == expected
         assert summary.saved_usd == summary.saved.cache + summary.saved.router + summary.saved.batch
