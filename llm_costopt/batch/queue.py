@@ -76,8 +76,10 @@ class BatchQueue:
     Args:
         path: the file; None keeps everything in memory, where nothing survives.
         job: a name for the work, such as `nightly-2026-11-24`.
-        deadline: seconds after which a request that is not back is asked in real time, at full price.
-        on_close: `detach` leaves jobs at the provider, `wait` waits for them, `cancel` asks for their end.
+        deadline: seconds after which a request that is not back is asked in real time, at full price. The provider is asked
+            for the end of a job that nobody waits for any more.
+        on_close: `detach` leaves jobs at the provider, `wait` waits for them, `cancel` asks for their end unless another
+            program waits for them.
         on_record: is told of each row when it is answered: `ledger.append`, for instance. Give it or the host's
             callback handler, not both: each would count the same money.
         prices: `(model, usage, *, provider=None, batch=False)` → US dollars or None, as `Prices()` does.

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -85,6 +86,7 @@ class Runner:
         self._wind_up_with: bool | None = None
         self._client: Any = None
         self._tidied = self._clock()
+        self._alive_until = 0.0
         self._run = run_of(self._path, self._clock)
         self._owner = uuid.uuid4().hex
         self._came: deque[Caller] = deque()
@@ -228,6 +230,7 @@ class Runner:
 
     def _step(self) -> float:
         """Do all that is due; returns seconds until more is."""
+        self._live_on()
         # Who left comes before who came: it may be the same caller, that asks again.
         self._take_acks()
         self._take_out()
@@ -244,6 +247,15 @@ class Runner:
         if self._dues:
             dues.append(self._dues[0][0])
         return max(0.0, min(dues, default=now) - now)
+
+    def _live_on(self) -> None:
+        """Give the other programs a sign of life, that holds until the next look at a job and for a while longer."""
+        most, lease = self._plan.pace.most, self._plan.pace.lease
+        until = self._clock() + most + lease
+        if until - lease / 2 > self._alive_until:
+            with suppress(sqlite3.Error, ValueError):  # such as a full disk, of which those who come now are told
+                self._store.live(self._run.id, until=until)
+                self._alive_until = until
 
     def _take_in(self) -> None:
         came = [caller for caller in (self._came.popleft() for _ in range(len(self._came))) if not caller.over]
@@ -356,8 +368,15 @@ class Runner:
         self._store.drop(unsent, run=self._run.id)
         self._store.unclaim(late, run=self._run.id)
         for watch in [self._watches[job] for job in left if not self._watches[job].rows]:
-            if not self._worker.cancel(watch.job, watch.lane):
+            if not self._cancel(watch):
                 del self._watches[watch.job]
+
+    def _cancel(self, watch: Watch) -> bool:
+        """Have a job cancelled, or leave it to another program that waits for it; says whether its end is to be seen to."""
+        if self._store.is_wanted(watch.job, self._clock()):
+            self._store.advance(watch.job, owner=self._owner, leased=0)
+            return False
+        return self._worker.cancel(watch.job, watch.lane)
 
     def _send(self) -> None:
         for lane, line in list(self._lines.items()):
@@ -419,10 +438,12 @@ class Runner:
 
     def _let_go(self) -> None:
         """Send everybody away, and have jobs cancelled if that is the plan."""
-        if self._closing == "cancel":
-            for watch in self._watches.values():
-                self._worker.cancel(watch.job, watch.lane)
+        watches = list(self._watches.values())
         self._send_all_away("the batch queue was closed; ask again and the row is picked up where it is")
+        if self._closing == "cancel":
+            self._take_acks()  # what was ours is nobody's now
+            for watch in watches:
+                self._cancel(watch)
 
     def _send_all_away(self, message: str) -> None:
         came = [self._came.popleft() for _ in range(len(self._came))]  # others may be coming just now

@@ -428,6 +428,55 @@ async def test_a_deadline_falls_back_to_real_time(tmp_path: Path, soon: dict[str
     assert stats.rows == {"succeeded": 1, "cancelled": 1}
 
 
+@pytest.mark.parametrize("closes", [False, True])
+async def test_whoever_gives_up_leaves_a_job_to_others(tmp_path: Path, soon: dict[str, Any], closes: bool) -> None:
+    """A job is not cancelled by the program whose deadline passes, or that closes, while another one waits for its rows."""
+    ahead = 0.0
+    slow = soon | {"lease": 60.0, "clock": lambda: time.time() + ahead}
+    with (
+        Provider(in_progress) as provider,
+        BatchQueue(tmp_path / "jobs.db", **slow, deadline=10, on_close="cancel") as hasty,
+        another_program(tmp_path / "jobs.db", **slow) as patient,
+    ):
+        first = await _start_asking(hasty, provider)
+        second = asyncio.create_task(_post(patient, provider))
+        await until(lambda: patient._store._db.run("SELECT 1 FROM claims LIMIT 1 OFFSET 1"))
+        if closes:
+            await asyncio.to_thread(hasty.close)
+        ahead = 11.0
+        await first
+        provider.script = lambda b: Told(status="cancelled", output=[]) if b.cancelled else all_ok(b)
+        reply = await second
+
+    assert reply.status_code == 200
+    assert not provider.batches[0].cancelled
+    assert provider.paid() == {"q": 1}
+
+
+async def test_a_program_that_died_wants_nothing(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """A program that was killed and started again has its job cancelled at the deadline, whatever the dead one waited for."""
+    ahead = 0.0
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with Provider(in_progress) as provider:
+        dead = BatchQueue(tmp_path / "jobs.db", **soon)
+        left = await _start_asking(dead, provider)
+        store = sqlite3.connect(tmp_path / "jobs.db")
+        claims = store.execute("SELECT run, row FROM claims").fetchall()
+        await asyncio.to_thread(dead.close)
+        await left
+        store.executemany("INSERT INTO claims VALUES (?, ?)", claims)
+        store.commit()
+        store.close()
+        ahead = 3600.0
+        with another_program(tmp_path / "jobs.db", **soon, deadline=0, clock=clock) as again:
+            reply = await _post(again, provider)
+            await until(lambda: provider.batches[0].cancelled)
+            provider.script = lambda batch: Told(status="cancelled", output=[])
+
+    assert reply.status_code == 200
+    assert len(provider.real_time) == 1
+
+
 async def test_a_deadline_before_sending_pays_once(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
     """A row that was not even sent when its deadline came is asked in real time only."""
     slow = soon | {"gather": 60.0}
