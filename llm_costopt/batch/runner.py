@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import sys
 import threading
 import time
 import uuid
@@ -17,7 +18,7 @@ from llm_costopt.batch.callers import Caller
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
-from llm_costopt.batch.runs import ending, failed, run_of
+from llm_costopt.batch.runs import ending, failed, run_of, wait_for
 from llm_costopt.batch.stored import Answered, Place
 from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
@@ -35,6 +36,9 @@ _BREATH = 0.05
 
 _TROUBLE = 5.0
 """Seconds until the next round after one that failed, for instance on a full disk."""
+
+_GLANCE = 1.0
+"""Seconds until it is seen that the user interrupted the program."""
 
 _TIDY = 86400.0
 """Seconds after which what nobody can ask for any more is deleted again."""
@@ -166,7 +170,7 @@ class Runner:
                 return
         self._wake.set()
         if thread is not None:
-            thread.join()
+            wait_for(thread)
         self._wind_up(finished=finished)
 
     def _wind_up(self, *, finished: bool) -> None:
@@ -176,6 +180,8 @@ class Runner:
         try:
             self._take_out()
             self._store.release(self._owner)
+            if not finished and self._path:
+                self._tell_the_way_back(self._path)
         except (sqlite3.Error, ValueError):  # such as a full disk; the answers were given all the same
             log.exception("The batch queue cannot note in its file that it was closed")
         self._store.close()
@@ -183,6 +189,16 @@ class Runner:
             failed(self._path)
         if self._client is not None and self._client is not self._given_client:
             self._client.close()
+
+    def _tell_the_way_back(self, path: Path) -> None:
+        rows = self._store.outcomes()
+        if left := rows.get("sent", 0) + rows.get("queued", 0):
+            log.warning(
+                "%s requests have no answer yet: start the program again, and it goes on with them where they are; "
+                "`llm-costopt batch list %s` shows how far they are",
+                left,
+                path,
+            )
 
     def _tell(self, caller: Caller, answered: Answered | None) -> None:
         with self._lock:
@@ -210,7 +226,7 @@ class Runner:
                 pause = _TROUBLE
                 if _is_damage(problem):
                     self._send_all_away(f"the file of the batch queue is damaged: {problem}")
-            self._wake.wait(pause)
+            self._rest(pause)
             self._wake.clear()
             if not self._closing:
                 time.sleep(_BREATH)
@@ -218,6 +234,18 @@ class Runner:
             self._let_go()
         if self._wind_up_with is not None:
             self._wind_up(finished=self._wind_up_with)
+
+    def _rest(self, pause: float) -> None:
+        """Wait until somebody wakes us or *pause* is over, and let nobody wait on once the program was interrupted.
+
+        Ctrl-C reaches the main thread alone. Callers in a pool of threads would wait on, and the pool for them.
+        """
+        end = time.monotonic() + pause
+        while not self._wake.wait(max(0.0, min(_GLANCE, end - time.monotonic()))):
+            if _is_interrupted():
+                self._send_all_away("the program was interrupted; ask again and the row is picked up where it is")
+            if time.monotonic() >= end:
+                return
 
     def _more(self) -> bool:
         """Say whether there is anything to do; if not, the thread is over."""
@@ -461,6 +489,17 @@ class Runner:
         if self._client is None:
             self._client = self._given_client or http_library().Client()
         return self._client
+
+
+def _is_interrupted() -> bool:
+    """Say whether the main thread is just handling a KeyboardInterrupt, such as by waiting for a pool of threads.
+
+    Naughty, but better than a handler of signals of our own.
+    """
+    handled: Any = getattr(sys, "_current_exceptions", dict)()  # not every Python has it
+    found = handled.get(threading.main_thread().ident)
+    problem = found[1] if isinstance(found, tuple) else found  # until Python 3.11 it is a tuple
+    return isinstance(problem, KeyboardInterrupt)
 
 
 def _is_damage(problem: Exception) -> bool:

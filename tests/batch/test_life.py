@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -154,6 +155,68 @@ def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, e
             assert ("SystemError" in done.stderr) is bool(end), done.stderr
 
     assert provider.paid() == {"q": paid}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGINT for one process")
+def test_one_interrupt_ends_a_pool_of_threads_that_waits(tmp_path: Path) -> None:
+    """Ctrl-C is heard by the main thread alone: those of a pool are let go too, and the next start goes on where this one was."""
+    code = (
+        "import httpx\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from llm_costopt.batch.queue import BatchQueue\n"
+        "from llm_costopt.batch.transport import BatchTransport\n"
+        "def ask(n):\n"
+        "    body = {'model': 'm', 'messages': [{'role': 'user', 'content': f'q{n}'}]}\n"
+        "    return http.post(URL, json=body).status_code\n"
+        "with BatchQueue(FILE, gather=0.1, poll=(0.02, 0.05)) as queue, ThreadPoolExecutor(3) as pool:\n"
+        "    http = httpx.Client(transport=BatchTransport(queue))\n"
+        "    print(list(pool.map(ask, range(3))))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with Provider(in_progress) as provider:
+        code = code.replace("URL", repr(f"{provider.url}/v1/chat/completions")).replace(
+            "FILE", repr(str(tmp_path / "f"))
+        )
+        run = partial(subprocess.Popen, [sys.executable, "-c", code], env=env, text=True)
+        program = run(stderr=subprocess.PIPE)
+        while not provider.batches:
+            assert program.poll() is None
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate()
+        provider.script = all_ok
+        again, _ = run(stdout=subprocess.PIPE).communicate()
+
+    assert "3 requests have no answer yet: start the program again" in said
+    assert again == "[200, 200, 200]\n"
+    assert sorted(provider.paid().values()) == [1, 1, 1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGINT for one process")
+def test_a_wait_at_the_end_is_said_and_may_be_interrupted(tmp_path: Path) -> None:
+    """A program that waits for its jobs before it ends says so, ends at one Ctrl-C, and goes on where it was when it starts again."""
+    code = (
+        "import httpx, threading\n"
+        "from llm_costopt.batch.queue import BatchQueue\n"
+        "from llm_costopt.batch.transport import BatchTransport\n"
+        f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05), lease=1, on_close='wait')\n"
+        "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+        "post = httpx.Client(transport=BatchTransport(queue)).post\n"
+        "threading.Thread(target=post, args=[URL], kwargs={'json': body}, daemon=True).start()\n"
+        "while not queue.stats().rows: pass\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with Provider(in_progress) as provider:
+        code = code.replace("URL", repr(f"{provider.url}/v1/chat/completions"))
+        program = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
+        assert program.stderr is not None
+        said = program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        program.communicate()
+        provider.script = all_ok
+        subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+    assert "Ctrl-C is safe" in said
+    assert provider.paid() == {"q": 1}
 
 
 def test_a_queue_that_closes_takes_nothing_from_another_of_its_program(tmp_path: Path) -> None:
