@@ -143,6 +143,15 @@ class JobStore:
             run, until,
         )  # fmt: skip
 
+    def tell_trouble(self, run: str, trouble: str | None) -> None:
+        """Note what keeps *run* from sending its rows; None if nothing does any more."""
+        self._db.run("UPDATE runs SET trouble = ? WHERE id = ?", trouble, run)
+
+    def troubles(self, now: float) -> list[str]:
+        """List what keeps programs that live from sending their rows."""
+        query = "SELECT DISTINCT trouble FROM runs WHERE trouble IS NOT NULL AND until > ? ORDER BY trouble"
+        return [row["trouble"] for row in self._db.run(query, now)]
+
     def is_wanted(self, job: str, now: float) -> bool:
         """Say whether a program that lives waits for a row that *job* has not answered."""
         found = self._db.run(

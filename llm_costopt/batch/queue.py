@@ -58,6 +58,8 @@ class QueueStats:
     """US dollars that the same rows would have cost more in real time."""
     unpriced: int
     """Rows whose price is unknown."""
+    troubles: Sequence[str]
+    """What keeps the programs that share the file, and live, from sending their rows."""
     failures: int
     """How often telling of a row failed."""
 
@@ -72,6 +74,9 @@ class BatchQueue:
     way. What a process was given is not given out again once the interpreter ended without an unhandled exception; or
     else it is, to a process that begins later and asks the same within *resume* seconds. With *job*, it is given out
     whenever the same is asked under that name by another queue.
+
+    What cannot be sent, such as while a provider is not to be reached, is tried again until its *deadline*, for ever if it has
+    none; the log, `stats().troubles` and `llm-costopt batch list` say why.
 
     Args:
         path: the file; None keeps everything in memory, where nothing survives.
@@ -203,6 +208,7 @@ class BatchQueue:
             cost=self._records.cost,
             saved=self._records.saved,
             unpriced=self._records.unpriced,
+            troubles=self._store.troubles(now),
             failures=self._records.failures,
         )
 

@@ -91,6 +91,7 @@ class Runner:
         self._client: Any = None
         self._tidied = self._clock()
         self._alive_until = 0.0
+        self._trouble = ""
         self._run = run_of(self._path, self._clock)
         self._owner = uuid.uuid4().hex
         self._came: deque[Caller] = deque()
@@ -265,6 +266,7 @@ class Runner:
         self._take_in()
         self._give_up()
         self._send()
+        self._note_trouble()
         self._look()
         now = self._clock()
         if now > self._tidied + _TIDY:  # a program that never ends opens its file only once
@@ -416,9 +418,17 @@ class Runner:
                     back = self._worker.send(lane, rows)
                 finally:
                     self._put(self._store.where(rows))
+                line.trouble = back.trouble if back else None
                 if back is not None:
                     line.held = self._clock() + back.wait
                     line.room = back.room or line.room
+
+    def _note_trouble(self) -> None:
+        trouble = "; ".join(sorted({line.trouble for line in self._lines.values() if line.rows and line.trouble}))
+        if trouble != self._trouble:
+            with suppress(sqlite3.Error, ValueError):  # likewise
+                self._store.tell_trouble(self._run.id, trouble or None)
+                self._trouble = trouble
 
     def _line_due(self, lane: Lane, line: Line) -> float:
         backend = self._backends[lane.provider]
