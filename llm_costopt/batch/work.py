@@ -7,7 +7,6 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import IO, Any
 
 from llm_costopt.batch.backend import UNFINISHED, BatchBackend, Failure, Intent, Lane, Remote, Result, Row
@@ -314,9 +313,17 @@ class Worker:
 
 
 def _chunks(results: Iterable[Result]) -> Iterator[list[Result]]:
-    source = iter(results)
-    while some := list(islice(source, _CHUNK)):
-        yield some
+    some: list[Result] = []
+    try:
+        for result in results:
+            some.append(result)
+            if len(some) == _CHUNK:
+                yield some
+                some = []
+    except (ConnectionError, RefusedError):
+        yield some  # what came before was paid, and the rest may never come
+        raise
+    yield some
 
 
 def _as_error(backend: BatchBackend, reply: Reply) -> Reply:
