@@ -34,10 +34,10 @@ _TELLING = 60.0
 """Seconds after which a program that took a chunk of rows to tell of them has died over it."""
 
 # A row that this run has not taken yet. One that was given out before belongs to a program that came to no good end,
-# if it was given out before this run began; to one that still runs, if after.
+# if it was given out before this run began; to one that still runs, if after. What only says "ask again" is sent anew.
 _FREE = """
 SELECT id, state, job, length(body) AS size FROM rows
-WHERE key = :key AND NOT spent
+WHERE key = :key AND NOT spent AND coalesce(outcome, '') NOT IN ('expired', 'cancelled', 'missing', 'lost')
   AND (delivered IS NULL OR (delivered < :began AND delivered > :since))
   AND NOT EXISTS (SELECT 1 FROM claims WHERE run = :run AND row = rows.id)
 ORDER BY id LIMIT :most

@@ -332,7 +332,11 @@ class Runner:
         for row in answered:
             caller = self._waiting.pop(row.row, None)
             if caller is not None:
-                self._tell(caller, row)
+                self._tell(caller, None if self._is_given_up(row) else row)
+
+    def _is_given_up(self, row: Answered) -> bool:
+        """Say whether *row* has no answer since its batch was cancelled for a deadline of ours, before its caller came."""
+        return row.outcome == "cancelled" and any(w.cancelling and row.row in w.rows for w in self._watches.values())
 
     def _take_acks(self) -> None:
         taken = [self._taken.popleft() for _ in range(len(self._taken))]

@@ -540,6 +540,26 @@ async def test_a_program_that_died_wants_nothing(tmp_path: Path, soon: dict[str,
     assert len(provider.real_time) == 1
 
 
+async def test_what_a_deadline_cancelled_is_no_answer_for_whoever_asks_again(
+    tmp_path: Path, soon: dict[str, Any]
+) -> None:
+    """Asked again while its batch ends, it is asked in real time as well; asked by the next program, it is sent anew."""
+    with Provider(in_progress) as provider:
+        with BatchQueue(tmp_path / "jobs.db", **soon, deadline=0.3) as queue:
+            replies = [await _post(queue, provider)]
+            again = asyncio.create_task(_post(queue, provider))
+            await until(lambda: queue.stats().waiting)
+            provider.script = lambda b: Told(status="cancelled") if b.id == "batch_0" else all_ok(b)
+            replies.append(await again)
+            await rest()
+        with another_program(tmp_path / "jobs.db", **soon) as queue:
+            replies.append(await _post(queue, provider))
+
+    assert [reply.status_code for reply in replies] == [200, 200, 200]
+    assert len(provider.real_time) == 2
+    assert provider.paid() == {"q": 2}
+
+
 async def test_a_deadline_before_sending_pays_once(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:
     """A row that was not even sent when its deadline came is asked in real time only."""
     slow = soon | {"gather": 60.0}
