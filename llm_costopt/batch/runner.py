@@ -2,7 +2,6 @@
 
 import logging
 import sqlite3
-import sys
 import threading
 import time
 import uuid
@@ -18,7 +17,7 @@ from llm_costopt.batch.callers import Caller
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
-from llm_costopt.batch.runs import ending, failed, run_of, wait_for
+from llm_costopt.batch.runs import ending, failed, is_interrupted, run_of, wait_for
 from llm_costopt.batch.stored import Answered, Place
 from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
@@ -243,7 +242,7 @@ class Runner:
         """
         end = time.monotonic() + pause
         while not self._wake.wait(max(0.0, min(_GLANCE, end - time.monotonic()))):
-            if _is_interrupted():
+            if is_interrupted():
                 self._send_all_away("the program was interrupted; ask again and the row is picked up where it is")
             if time.monotonic() >= end:
                 return
@@ -503,17 +502,6 @@ class Runner:
         if self._client is None:
             self._client = self._given_client or http_library().Client()
         return self._client
-
-
-def _is_interrupted() -> bool:
-    """Say whether the main thread is just handling a KeyboardInterrupt, such as by waiting for a pool of threads.
-
-    Naughty, but better than a handler of signals of our own.
-    """
-    handled: Any = getattr(sys, "_current_exceptions", dict)()  # not every Python has it
-    found = handled.get(threading.main_thread().ident)
-    problem = found[1] if isinstance(found, tuple) else found  # until Python 3.11 it is a tuple
-    return isinstance(problem, KeyboardInterrupt)
 
 
 def _is_damage(problem: Exception) -> bool:

@@ -60,6 +60,17 @@ def failed(path: Path | None) -> None:
             _runs.pop(path, None)
 
 
+def is_interrupted() -> bool:
+    """Say whether the main thread is just handling a KeyboardInterrupt, such as by waiting for a pool of threads.
+
+    Naughty, but better than a handler of signals of our own.
+    """
+    handled: Any = getattr(sys, "_current_exceptions", dict)()  # not every Python has it
+    found = handled.get(threading.main_thread().ident)
+    problem = found[1] if isinstance(found, tuple) else found  # until Python 3.11 it is a tuple
+    return isinstance(problem, KeyboardInterrupt)
+
+
 def wait_for(thread: threading.Thread) -> None:
     """Wait for the end of a queue's thread, and say so if that takes long."""
     thread.join(_SILENCE)
