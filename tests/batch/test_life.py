@@ -458,6 +458,41 @@ async def test_closing_may_wait(tmp_path: Path, soon: dict[str, Any]) -> None:
         assert (await task).status_code == 200
 
 
+async def test_closing_that_waits_for_long_says_so(
+    tmp_path: Path, soon: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """`wait`: who closes the queue learns after a while what it waits for, and that it may interrupt it."""
+    with Provider(in_progress) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon, on_close="wait")
+        task = await _start_asking(queue, provider)
+        closing = asyncio.create_task(asyncio.to_thread(queue.close))
+        await until(lambda: "Ctrl-C is safe" in caplog.text)
+        provider.script = all_ok
+        await closing
+
+        assert (await task).status_code == 200
+
+
+def test_whoever_waits_while_an_interrupt_is_handled_is_sent_away(
+    tmp_path: Path, soon: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread that waits for its row is let go while the main thread ends over Ctrl-C, and the queue says how to go on."""
+    found: list[httpx.Response] = []
+    with Provider(in_progress) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon)
+        thread = threading.Thread(target=lambda: found.append(asyncio.run(_post(queue, provider))))
+        thread.start()
+        try:
+            raise KeyboardInterrupt  # noqa: TRY301 - as Ctrl-C does
+        except KeyboardInterrupt:
+            thread.join()
+        queue.close(finished=False)
+
+    assert found[0].status_code == 503
+    assert "was interrupted; ask again" in found[0].text
+    assert "1 requests have no answer yet" in caplog.text
+
+
 async def test_closing_may_cancel(tmp_path: Path, soon: dict[str, Any]) -> None:
     """`cancel`: the provider is asked for the end of the batch, and what was paid until then is there for who asks again."""
     with Provider(in_progress) as provider:
