@@ -73,10 +73,12 @@ def list_jobs(file: File, as_json: AsJson = False) -> None:
         table = Table("job", "model", "state", "provider says", "rows", "outcomes", "age")
         for job in jobs:
             table.add_row(*_row(store, job))
-        queued = store.outcomes().get("queued", 0)
+        queued, troubles = store.outcomes().get("queued", 0), store.troubles(time.time())
     console = Console()
     console.print(table)
-    if queued:
+    for trouble in troubles:
+        console.print(f"a program cannot send its requests, and tries again: {trouble}", markup=False)
+    if queued and not troubles:
         console.print(f"{queued} requests are queued: they are sent when a program asks them again")
 
 

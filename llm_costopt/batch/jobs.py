@@ -34,10 +34,10 @@ _TELLING = 60.0
 """Seconds after which a program that took a chunk of rows to tell of them has died over it."""
 
 # A row that this run has not taken yet. One that was given out before belongs to a program that came to no good end,
-# if it was given out before this run began; to one that still runs, if after.
+# if it was given out before this run began; to one that still runs, if after. What only says "ask again" is sent anew.
 _FREE = """
 SELECT id, state, job, length(body) AS size FROM rows
-WHERE key = :key AND NOT spent
+WHERE key = :key AND NOT spent AND coalesce(outcome, '') NOT IN ('expired', 'cancelled', 'missing', 'lost')
   AND (delivered IS NULL OR (delivered < :began AND delivered > :since))
   AND NOT EXISTS (SELECT 1 FROM claims WHERE run = :run AND row = rows.id)
 ORDER BY id LIMIT :most
@@ -136,6 +136,31 @@ class JobStore:
         with self._db.transaction("IMMEDIATE") as db:
             db.executemany("DELETE FROM claims WHERE row = ? AND run = ?", ((row, run) for row in rows))
 
+    def live(self, run: str, *, until: float) -> None:
+        """Note that *run* gives its next sign of life before *until*."""
+        self._db.run(
+            "INSERT INTO runs (id, until) VALUES (?, ?) ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+            run, until,
+        )  # fmt: skip
+
+    def tell_trouble(self, run: str, trouble: str | None) -> None:
+        """Note what keeps *run* from sending its rows; None if nothing does any more."""
+        self._db.run("UPDATE runs SET trouble = ? WHERE id = ?", trouble, run)
+
+    def troubles(self, now: float) -> list[str]:
+        """List what keeps programs that live from sending their rows."""
+        query = "SELECT DISTINCT trouble FROM runs WHERE trouble IS NOT NULL AND until > ? ORDER BY trouble"
+        return [row["trouble"] for row in self._db.run(query, now)]
+
+    def is_wanted(self, job: str, now: float) -> bool:
+        """Say whether a program that lives waits for a row that *job* has not answered."""
+        found = self._db.run(
+            "SELECT 1 FROM rows, runs WHERE rows.job = ? AND rows.state = 'sent' AND runs.until > ? "
+            "AND EXISTS (SELECT 1 FROM claims WHERE run = runs.id AND row = rows.id) LIMIT 1",
+            job, now,
+        )  # fmt: skip
+        return bool(found)
+
     def spend(self, run: str) -> None:
         """Note that a program came to its end: what it was given is not given out again."""
         with self._db.transaction("IMMEDIATE") as db:
@@ -144,6 +169,7 @@ class JobStore:
                 [run],
             )
             db.execute("DELETE FROM claims WHERE run = ?", [run])
+            db.execute("DELETE FROM runs WHERE id = ?", [run])
 
     def tidy(self, now: float) -> None:
         """Delete what nobody can ask for any more, and tell again of what was not told to the end."""
@@ -152,6 +178,7 @@ class JobStore:
             db.execute("UPDATE rows SET reply = NULL WHERE spent AND delivered < ?", [now - _SHOWN])
             db.execute("DELETE FROM rows WHERE asked < ?", [now - _KEPT])
             db.execute("DELETE FROM jobs WHERE at < ?", [now - _KEPT])
+            db.execute("DELETE FROM runs WHERE until < ?", [now - _KEPT])
             db.execute("DELETE FROM claims WHERE row NOT IN (SELECT id FROM rows WHERE NOT spent)")
 
     # Jobs

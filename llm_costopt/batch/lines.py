@@ -21,6 +21,8 @@ class Line:
     """Fewer rows than the provider would take, since it refused more."""
     room: int | None = None
     """Likewise bytes."""
+    trouble: str | None = None
+    """Why the last rows could not be sent."""
 
     def add(self, row: int, size: int, now: float) -> None:
         """Put a row at the end."""

@@ -58,6 +58,8 @@ class QueueStats:
     """US dollars that the same rows would have cost more in real time."""
     unpriced: int
     """Rows whose price is unknown."""
+    troubles: Sequence[str]
+    """What keeps the programs that share the file, and live, from sending their rows."""
     failures: int
     """How often telling of a row failed."""
 
@@ -73,11 +75,16 @@ class BatchQueue:
     else it is, to a process that begins later and asks the same within *resume* seconds. With *job*, it is given out
     whenever the same is asked under that name by another queue.
 
+    What cannot be sent, such as while a provider is not to be reached, is tried again until its *deadline*, for ever if it has
+    none; the log, `stats().troubles` and `llm-costopt batch list` say why.
+
     Args:
         path: the file; None keeps everything in memory, where nothing survives.
         job: a name for the work, such as `nightly-2026-11-24`.
-        deadline: seconds after which a request that is not back is asked in real time, at full price.
-        on_close: `detach` leaves jobs at the provider, `wait` waits for them, `cancel` asks for their end.
+        deadline: seconds after which a request that is not back is asked in real time, at full price. The provider is asked
+            for the end of a job that nobody waits for any more.
+        on_close: `detach` leaves jobs at the provider, `wait` waits for them, `cancel` asks for their end unless another
+            program waits for them.
         on_record: is told of each row when it is answered: `ledger.append`, for instance. Give it or the host's
             callback handler, not both: each would count the same money.
         prices: `(model, usage, *, provider=None, batch=False)` → US dollars or None, as `Prices()` does.
@@ -201,6 +208,7 @@ class BatchQueue:
             cost=self._records.cost,
             saved=self._records.saved,
             unpriced=self._records.unpriced,
+            troubles=self._store.troubles(now),
             failures=self._records.failures,
         )
 

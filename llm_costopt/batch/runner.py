@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from llm_costopt.batch.callers import Caller
 from llm_costopt.batch.jobs import JobStore
 from llm_costopt.batch.lines import Line
 from llm_costopt.batch.records import Records
-from llm_costopt.batch.runs import ending, failed, run_of
+from llm_costopt.batch.runs import ending, failed, is_interrupted, run_of, wait_for
 from llm_costopt.batch.stored import Answered, Place
 from llm_costopt.batch.watch import Pace, Watch
 from llm_costopt.batch.window import call_in_forked_child
@@ -34,6 +35,9 @@ _BREATH = 0.05
 
 _TROUBLE = 5.0
 """Seconds until the next round after one that failed, for instance on a full disk."""
+
+_GLANCE = 1.0
+"""Seconds until it is seen that the user interrupted the program."""
 
 _TIDY = 86400.0
 """Seconds after which what nobody can ask for any more is deleted again."""
@@ -85,6 +89,8 @@ class Runner:
         self._wind_up_with: bool | None = None
         self._client: Any = None
         self._tidied = self._clock()
+        self._alive_until = 0.0
+        self._trouble = ""
         self._run = run_of(self._path, self._clock)
         self._owner = uuid.uuid4().hex
         self._came: deque[Caller] = deque()
@@ -164,7 +170,7 @@ class Runner:
                 return
         self._wake.set()
         if thread is not None:
-            thread.join()
+            wait_for(thread)
         self._wind_up(finished=finished)
 
     def _wind_up(self, *, finished: bool) -> None:
@@ -174,6 +180,8 @@ class Runner:
         try:
             self._take_out()
             self._store.release(self._owner)
+            if not finished and self._path:
+                self._tell_the_way_back(self._path)
         except (sqlite3.Error, ValueError):  # such as a full disk; the answers were given all the same
             log.exception("The batch queue cannot note in its file that it was closed")
         self._store.close()
@@ -181,6 +189,16 @@ class Runner:
             failed(self._path)
         if self._client is not None and self._client is not self._given_client:
             self._client.close()
+
+    def _tell_the_way_back(self, path: Path) -> None:
+        rows = self._store.outcomes()
+        if left := rows.get("sent", 0) + rows.get("queued", 0):
+            log.warning(
+                "%s requests have no answer yet: start the program again, and it goes on with them where they are; "
+                "`llm-costopt batch list %s` shows how far they are",
+                left,
+                path,
+            )
 
     def _tell(self, caller: Caller, answered: Answered | None) -> None:
         with self._lock:
@@ -208,7 +226,7 @@ class Runner:
                 pause = _TROUBLE
                 if _is_damage(problem):
                     self._send_all_away(f"the file of the batch queue is damaged: {problem}")
-            self._wake.wait(pause)
+            self._rest(pause)
             self._wake.clear()
             if not self._closing:
                 time.sleep(_BREATH)
@@ -216,6 +234,18 @@ class Runner:
             self._let_go()
         if self._wind_up_with is not None:
             self._wind_up(finished=self._wind_up_with)
+
+    def _rest(self, pause: float) -> None:
+        """Wait until somebody wakes us or *pause* is over, and let nobody wait on once the program was interrupted.
+
+        Ctrl-C reaches the main thread alone. Callers in a pool of threads would wait on, and the pool for them.
+        """
+        end = time.monotonic() + pause
+        while not self._wake.wait(max(0.0, min(_GLANCE, end - time.monotonic()))):
+            if is_interrupted():
+                self._send_all_away("the program was interrupted; ask again and the row is picked up where it is")
+            if time.monotonic() >= end:
+                return
 
     def _more(self) -> bool:
         """Say whether there is anything to do; if not, the thread is over."""
@@ -228,12 +258,14 @@ class Runner:
 
     def _step(self) -> float:
         """Do all that is due; returns seconds until more is."""
+        self._live_on()
         # Who left comes before who came: it may be the same caller, that asks again.
         self._take_acks()
         self._take_out()
         self._take_in()
         self._give_up()
         self._send()
+        self._note_trouble()
         self._look()
         now = self._clock()
         if now > self._tidied + _TIDY:  # a program that never ends opens its file only once
@@ -244,6 +276,15 @@ class Runner:
         if self._dues:
             dues.append(self._dues[0][0])
         return max(0.0, min(dues, default=now) - now)
+
+    def _live_on(self) -> None:
+        """Give the other programs a sign of life, that holds until the next look at a job and for a while longer."""
+        most, lease = self._plan.pace.most, self._plan.pace.lease
+        until = self._clock() + most + lease
+        if until - lease / 2 > self._alive_until:
+            with suppress(sqlite3.Error, ValueError):  # such as a full disk, of which those who come now are told
+                self._store.live(self._run.id, until=until)
+                self._alive_until = until
 
     def _take_in(self) -> None:
         came = [caller for caller in (self._came.popleft() for _ in range(len(self._came))) if not caller.over]
@@ -290,7 +331,11 @@ class Runner:
         for row in answered:
             caller = self._waiting.pop(row.row, None)
             if caller is not None:
-                self._tell(caller, row)
+                self._tell(caller, None if self._is_given_up(row) else row)
+
+    def _is_given_up(self, row: Answered) -> bool:
+        """Say whether *row* has no answer since its batch was cancelled for a deadline of ours, before its caller came."""
+        return row.outcome == "cancelled" and any(w.cancelling and row.row in w.rows for w in self._watches.values())
 
     def _take_acks(self) -> None:
         taken = [self._taken.popleft() for _ in range(len(self._taken))]
@@ -356,8 +401,15 @@ class Runner:
         self._store.drop(unsent, run=self._run.id)
         self._store.unclaim(late, run=self._run.id)
         for watch in [self._watches[job] for job in left if not self._watches[job].rows]:
-            if not self._worker.cancel(watch.job, watch.lane):
+            if not self._cancel(watch):
                 del self._watches[watch.job]
+
+    def _cancel(self, watch: Watch) -> bool:
+        """Have a job cancelled, or leave it to another program that waits for it; says whether its end is to be seen to."""
+        if self._store.is_wanted(watch.job, self._clock()):
+            self._store.advance(watch.job, owner=self._owner, leased=0)
+            return False
+        return self._worker.cancel(watch.job, watch.lane)
 
     def _send(self) -> None:
         for lane, line in list(self._lines.items()):
@@ -369,9 +421,17 @@ class Runner:
                     back = self._worker.send(lane, rows)
                 finally:
                     self._put(self._store.where(rows))
+                line.trouble = back.trouble if back else None
                 if back is not None:
                     line.held = self._clock() + back.wait
                     line.room = back.room or line.room
+
+    def _note_trouble(self) -> None:
+        trouble = "; ".join(sorted({line.trouble for line in self._lines.values() if line.rows and line.trouble}))
+        if trouble != self._trouble:
+            with suppress(sqlite3.Error, ValueError):  # likewise
+                self._store.tell_trouble(self._run.id, trouble or None)
+                self._trouble = trouble
 
     def _line_due(self, lane: Lane, line: Line) -> float:
         backend = self._backends[lane.provider]
@@ -419,10 +479,12 @@ class Runner:
 
     def _let_go(self) -> None:
         """Send everybody away, and have jobs cancelled if that is the plan."""
-        if self._closing == "cancel":
-            for watch in self._watches.values():
-                self._worker.cancel(watch.job, watch.lane)
+        watches = list(self._watches.values())
         self._send_all_away("the batch queue was closed; ask again and the row is picked up where it is")
+        if self._closing == "cancel":
+            self._take_acks()  # what was ours is nobody's now
+            for watch in watches:
+                self._cancel(watch)
 
     def _send_all_away(self, message: str) -> None:
         came = [self._came.popleft() for _ in range(len(self._came))]  # others may be coming just now

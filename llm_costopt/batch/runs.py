@@ -29,6 +29,10 @@ ending: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 """Threads of queues that were let go, which still note what was given."""
 
 
+_SILENCE = 2.0
+"""Seconds for which the end of a queue is waited for without a word."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A program's name in one file."""
@@ -56,6 +60,28 @@ def failed(path: Path | None) -> None:
             _runs.pop(path, None)
 
 
+def is_interrupted() -> bool:
+    """Say whether the main thread is just handling a KeyboardInterrupt, such as by waiting for a pool of threads.
+
+    Naughty, but better than a handler of signals of our own.
+    """
+    handled: Any = getattr(sys, "_current_exceptions", dict)()  # not every Python has it
+    found = handled.get(threading.main_thread().ident)
+    problem = found[1] if isinstance(found, tuple) else found  # until Python 3.11 it is a tuple
+    return isinstance(problem, KeyboardInterrupt)
+
+
+def wait_for(thread: threading.Thread) -> None:
+    """Wait for the end of a queue's thread, and say so if that takes long."""
+    thread.join(_SILENCE)
+    if thread.is_alive():
+        log.warning(
+            "Waiting for a batch queue to end: with on_close='wait', that is when all its jobs are done, in up to a day. Ctrl-C "
+            "is safe: started again, the program goes on with them where they are"
+        )
+        thread.join()
+
+
 def watch(queue: Any) -> None:
     """Close *queue* when the interpreter ends."""
     _open.add(queue)
@@ -67,7 +93,7 @@ def _at_exit() -> None:
     for queue in list(_open):
         queue.close(finished=crashed is None)
     for thread in list(ending):
-        thread.join()
+        wait_for(thread)
     if crashed is not None:
         return
     for path, run in _runs.items():

@@ -3,7 +3,7 @@
 OURS = 0x6C6C6D6A
 """`llmj` in the header of the file: what tells a job store from somebody else's database."""
 
-VERSION = 2
+VERSION = 3
 """Of the tables' shape."""
 
 _TABLES_OF_1 = """
@@ -45,7 +45,10 @@ CREATE INDEX rows_unrecorded ON rows (id) WHERE state = 'answered' AND NOT recor
 CREATE TABLE claims (run TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (run, row)) WITHOUT ROWID
 """
 
-UPGRADES = {1: "ALTER TABLE rows ADD COLUMN endpoint TEXT; ALTER TABLE rows ADD COLUMN tenant TEXT"}
+UPGRADES = {
+    1: "ALTER TABLE rows ADD COLUMN endpoint TEXT; ALTER TABLE rows ADD COLUMN tenant TEXT",
+    2: "CREATE TABLE runs (id TEXT PRIMARY KEY, until REAL NOT NULL, trouble TEXT); CREATE INDEX claims_row ON claims (row)",
+}
 """The statements that lead from a version to the next."""
 
 # A new file takes the same steps as an old one, so that there is one shape.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import IO, Any, NoReturn
+from urllib.parse import urlsplit
 
 from llm_costopt.errors import MissingExtraError
 
@@ -110,14 +111,14 @@ class Http:
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield from lines
         except Exception as problem:  # noqa: BLE001 - two libraries have two trees of errors
-            _translate(problem)
+            _translate(problem, url)
         yield rest
 
     def _send(self, method: str, url: str, **sent: Any) -> dict[str, Any]:
         try:
             response = self.client.request(method, url, timeout=_TIMEOUT, **sent)
         except Exception as problem:  # noqa: BLE001 - two libraries have two trees of errors
-            _translate(problem)
+            _translate(problem, url)
         try:
             found = response.json()
         except ValueError:
@@ -141,14 +142,14 @@ def name_of(found: Mapping[str, Any]) -> str:
     return str(found["id"])
 
 
-def _translate(problem: Exception) -> NoReturn:
+def _translate(problem: Exception, url: str) -> NoReturn:
     # Both libraries call them so and share no class.
     if type(problem).__name__ == "UnsupportedProtocol" or "Illegal header" in str(problem):
         # No patience mends that. Without its message, which may quote the key, for a line break at its end.
         told = b"the request cannot be sent: look at the base URL, and for line breaks in the key"
         raise RefusedError(Reply(status=400, body=told)) from None
     if any(kind.__name__ in {"TransportError", "DecodingError"} for kind in type(problem).__mro__):
-        raise ConnectionError(f"{type(problem).__name__}: {problem}") from problem
+        raise ConnectionError(f"{urlsplit(url).netloc}: {type(problem).__name__}: {problem}") from problem
     raise problem
 
 

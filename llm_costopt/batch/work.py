@@ -7,7 +7,6 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import IO, Any
 
 from llm_costopt.batch.backend import UNFINISHED, BatchBackend, Failure, Intent, Lane, Remote, Result, Row
@@ -42,6 +41,8 @@ class Back:
     """Seconds before that."""
     room: int | None = None
     """Most bytes to send at once from now on; None for as many as before."""
+    trouble: str | None = None
+    """What the provider, or the way to it, has to say against it."""
 
 
 class Worker:
@@ -96,9 +97,7 @@ class Worker:
             try:
                 uploaded = backend.upload(http, lane, job, file)
             except ConnectionError as problem:
-                log.warning("Uploading a batch failed, it is tried again: %s", problem)
-                self._store.reopen(job)
-                return Back(wait=self._pace.most)
+                return self._later(job, self._pace.most, problem)
             except RefusedError as problem:
                 return self._refused(job, backend, problem, file)
             return self._create(job, lane, uploaded, file)
@@ -139,13 +138,16 @@ class Worker:
             self._store.reopen(job)
             return Back(room=file.seek(0, io.SEEK_END) // 2)
         if reply.status >= 500 or reply.status in _PASSING:
-            log.warning("A batch was not taken, it is tried again: %s", problem)
-            self._store.reopen(job)
-            return Back(wait=problem.retry_after or self._pace.most)
+            return self._later(job, problem.retry_after or self._pace.most, problem)
         rest = (Result(id=name, reply=_as_error(backend, reply), outcome="rejected") for name in self._open(job))
         self._answer(job, rest)
         self._advance(job, state="done", status="refused", note=str(problem))
         return None
+
+    def _later(self, job: str, wait: float, problem: Exception) -> Back:
+        log.warning("A batch could not be sent, it is tried again in %.0f s: %s", wait, problem)
+        self._store.reopen(job)
+        return Back(wait=wait, trouble=str(problem))
 
     def look(self, watch: Watch) -> None:
         """Do what is due on a job, and note in *watch* how it is and when to come back."""
@@ -311,9 +313,17 @@ class Worker:
 
 
 def _chunks(results: Iterable[Result]) -> Iterator[list[Result]]:
-    source = iter(results)
-    while some := list(islice(source, _CHUNK)):
-        yield some
+    some: list[Result] = []
+    try:
+        for result in results:
+            some.append(result)
+            if len(some) == _CHUNK:
+                yield some
+                some = []
+    except (ConnectionError, RefusedError):
+        yield some  # what came before was paid, and the rest may never come
+        raise
+    yield some
 
 
 def _as_error(backend: BatchBackend, reply: Reply) -> Reply:

@@ -172,6 +172,29 @@ async def test_queued_requests_are_mentioned(tmp_path: Path, soon: dict[str, Any
     assert "1 requests are queued: they are sent when a program asks them again" in run("list").stdout
 
 
+async def test_a_provider_that_cannot_be_reached_is_said(
+    tmp_path: Path, soon: dict[str, Any], ask: Ask, run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While a program cannot send its rows, log, figures and list name the host and the error; then they do no more."""
+    down = True
+    with (
+        Provider(intercept=lambda *_: "drop" if down else None) as provider,
+        BatchQueue(tmp_path / "jobs.db", **soon) as queue,
+    ):
+        task = asyncio.create_task(ask(queue, provider, "a"))
+        await until(lambda: queue.stats().troubles)
+        (trouble,) = queue.stats().troubles
+        said = " ".join(run("list").stdout.split())
+        down = False
+        await task
+        after = queue.stats().troubles
+
+    assert provider.url.removeprefix("http://") in trouble
+    assert f"tries again: {trouble}" in said
+    assert trouble in caplog.text
+    assert after == []
+
+
 def test_what_the_user_can_mend_is_said(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing file, an id that fits no job and a missing key are one sentence each."""
     missing = run("list")

@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -154,6 +155,68 @@ def test_the_end_of_the_interpreter_is_an_end_unless_it_failed(tmp_path: Path, e
             assert ("SystemError" in done.stderr) is bool(end), done.stderr
 
     assert provider.paid() == {"q": paid}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGINT for one process")
+def test_one_interrupt_ends_a_pool_of_threads_that_waits(tmp_path: Path) -> None:
+    """Ctrl-C is heard by the main thread alone: those of a pool are let go too, and the next start goes on where this one was."""
+    code = (
+        "import httpx\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from llm_costopt.batch.queue import BatchQueue\n"
+        "from llm_costopt.batch.transport import BatchTransport\n"
+        "def ask(n):\n"
+        "    body = {'model': 'm', 'messages': [{'role': 'user', 'content': f'q{n}'}]}\n"
+        "    return http.post(URL, json=body).status_code\n"
+        "with BatchQueue(FILE, gather=0.1, poll=(0.02, 0.05)) as queue, ThreadPoolExecutor(3) as pool:\n"
+        "    http = httpx.Client(transport=BatchTransport(queue))\n"
+        "    print(list(pool.map(ask, range(3))))\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with Provider(in_progress) as provider:
+        code = code.replace("URL", repr(f"{provider.url}/v1/chat/completions")).replace(
+            "FILE", repr(str(tmp_path / "f"))
+        )
+        run = partial(subprocess.Popen, [sys.executable, "-c", code], env=env, text=True)
+        program = run(stderr=subprocess.PIPE)
+        while not provider.batches:
+            assert program.poll() is None
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate()
+        provider.script = all_ok
+        again, _ = run(stdout=subprocess.PIPE).communicate()
+
+    assert "3 requests have no answer yet: start the program again" in said
+    assert again == "[200, 200, 200]\n"
+    assert sorted(provider.paid().values()) == [1, 1, 1]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no SIGINT for one process")
+def test_a_wait_at_the_end_is_said_and_may_be_interrupted(tmp_path: Path) -> None:
+    """A program that waits for its jobs before it ends says so, ends at one Ctrl-C, and goes on where it was when it starts again."""
+    code = (
+        "import httpx, threading\n"
+        "from llm_costopt.batch.queue import BatchQueue\n"
+        "from llm_costopt.batch.transport import BatchTransport\n"
+        f"queue = BatchQueue({str(tmp_path / 'jobs.db')!r}, gather=0.05, poll=(0.02, 0.05), lease=1, on_close='wait')\n"
+        "body = {'model': 'm', 'messages': [{'role': 'user', 'content': 'q'}]}\n"
+        "post = httpx.Client(transport=BatchTransport(queue)).post\n"
+        "threading.Thread(target=post, args=[URL], kwargs={'json': body}, daemon=True).start()\n"
+        "while not queue.stats().rows: pass\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with Provider(in_progress) as provider:
+        code = code.replace("URL", repr(f"{provider.url}/v1/chat/completions"))
+        program = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
+        assert program.stderr is not None
+        said = program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        program.communicate()
+        provider.script = all_ok
+        subprocess.run([sys.executable, "-c", code], env=env, check=True)
+
+    assert "Ctrl-C is safe" in said
+    assert provider.paid() == {"q": 1}
 
 
 def test_a_queue_that_closes_takes_nothing_from_another_of_its_program(tmp_path: Path) -> None:
@@ -395,6 +458,41 @@ async def test_closing_may_wait(tmp_path: Path, soon: dict[str, Any]) -> None:
         assert (await task).status_code == 200
 
 
+async def test_closing_that_waits_for_long_says_so(
+    tmp_path: Path, soon: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """`wait`: who closes the queue learns after a while what it waits for, and that it may interrupt it."""
+    with Provider(in_progress) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon, on_close="wait")
+        task = await _start_asking(queue, provider)
+        closing = asyncio.create_task(asyncio.to_thread(queue.close))
+        await until(lambda: "Ctrl-C is safe" in caplog.text)
+        provider.script = all_ok
+        await closing
+
+        assert (await task).status_code == 200
+
+
+def test_whoever_waits_while_an_interrupt_is_handled_is_sent_away(
+    tmp_path: Path, soon: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread that waits for its row is let go while the main thread ends over Ctrl-C, and the queue says how to go on."""
+    found: list[httpx.Response] = []
+    with Provider(in_progress) as provider:
+        queue = BatchQueue(tmp_path / "jobs.db", **soon)
+        thread = threading.Thread(target=lambda: found.append(asyncio.run(_post(queue, provider))))
+        thread.start()
+        try:
+            raise KeyboardInterrupt  # noqa: TRY301 - as Ctrl-C does
+        except KeyboardInterrupt:
+            thread.join()
+        queue.close(finished=False)
+
+    assert found[0].status_code == 503
+    assert "was interrupted; ask again" in found[0].text
+    assert "1 requests have no answer yet" in caplog.text
+
+
 async def test_closing_may_cancel(tmp_path: Path, soon: dict[str, Any]) -> None:
     """`cancel`: the provider is asked for the end of the batch, and what was paid until then is there for who asks again."""
     with Provider(in_progress) as provider:
@@ -426,6 +524,75 @@ async def test_a_deadline_falls_back_to_real_time(tmp_path: Path, soon: dict[str
     assert [reply.json()["choices"][0]["message"]["content"] for reply in replies] == ["re: one", "re: two"]
     assert len(provider.real_time) == 2
     assert stats.rows == {"succeeded": 1, "cancelled": 1}
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_whoever_gives_up_leaves_a_job_to_others(tmp_path: Path, soon: dict[str, Any], closes: bool) -> None:
+    """A job is not cancelled by the program whose deadline passes, or that closes, while another one waits for its rows."""
+    ahead = 0.0
+    slow = soon | {"lease": 60.0, "clock": lambda: time.time() + ahead}
+    with (
+        Provider(in_progress) as provider,
+        BatchQueue(tmp_path / "jobs.db", **slow, deadline=10, on_close="cancel") as hasty,
+        another_program(tmp_path / "jobs.db", **slow) as patient,
+    ):
+        first = await _start_asking(hasty, provider)
+        second = asyncio.create_task(_post(patient, provider))
+        await until(lambda: patient._store._db.run("SELECT 1 FROM claims LIMIT 1 OFFSET 1"))
+        if closes:
+            await asyncio.to_thread(hasty.close)
+        ahead = 11.0
+        await first
+        provider.script = lambda b: Told(status="cancelled", output=[]) if b.cancelled else all_ok(b)
+        reply = await second
+
+    assert reply.status_code == 200
+    assert not provider.batches[0].cancelled
+    assert provider.paid() == {"q": 1}
+
+
+async def test_a_program_that_died_wants_nothing(tmp_path: Path, soon: dict[str, Any]) -> None:
+    """A program that was killed and started again has its job cancelled at the deadline, whatever the dead one waited for."""
+    ahead = 0.0
+    clock = lambda: time.time() + ahead  # noqa: E731
+    with Provider(in_progress) as provider:
+        dead = BatchQueue(tmp_path / "jobs.db", **soon)
+        left = await _start_asking(dead, provider)
+        store = sqlite3.connect(tmp_path / "jobs.db")
+        claims = store.execute("SELECT run, row FROM claims").fetchall()
+        await asyncio.to_thread(dead.close)
+        await left
+        store.executemany("INSERT INTO claims VALUES (?, ?)", claims)
+        store.commit()
+        store.close()
+        ahead = 3600.0
+        with another_program(tmp_path / "jobs.db", **soon, deadline=0, clock=clock) as again:
+            reply = await _post(again, provider)
+            await until(lambda: provider.batches[0].cancelled)
+            provider.script = lambda batch: Told(status="cancelled", output=[])
+
+    assert reply.status_code == 200
+    assert len(provider.real_time) == 1
+
+
+async def test_what_a_deadline_cancelled_is_no_answer_for_whoever_asks_again(
+    tmp_path: Path, soon: dict[str, Any]
+) -> None:
+    """Asked again while its batch ends, it is asked in real time as well; asked by the next program, it is sent anew."""
+    with Provider(in_progress) as provider:
+        with BatchQueue(tmp_path / "jobs.db", **soon, deadline=0.3) as queue:
+            replies = [await _post(queue, provider)]
+            again = asyncio.create_task(_post(queue, provider))
+            await until(lambda: queue.stats().waiting)
+            provider.script = lambda b: Told(status="cancelled") if b.id == "batch_0" else all_ok(b)
+            replies.append(await again)
+            await rest()
+        with another_program(tmp_path / "jobs.db", **soon) as queue:
+            replies.append(await _post(queue, provider))
+
+    assert [reply.status_code for reply in replies] == [200, 200, 200]
+    assert len(provider.real_time) == 2
+    assert provider.paid() == {"q": 2}
 
 
 async def test_a_deadline_before_sending_pays_once(tmp_path: Path, soon: dict[str, Any], ask: Ask) -> None:

@@ -183,6 +183,15 @@ async def test_lines_that_are_none_of_ours_are_passed_over(queue: BatchQueue, as
     assert [words(reply) for reply in replies] == ["re: one", "re: two"]
 
 
+async def test_a_file_that_is_gone_takes_no_answer_of_another_away(queue: BatchQueue, ask: Ask) -> None:
+    """Where the error file was deleted, those whose answers are in the output file have them, and the others an error."""
+    script = lambda batch: Told(output=[ok(batch.rows[0])], errors=[])  # noqa: E731
+    with Provider(script, lambda _, path, __: 404 if path.endswith("/err-batch_0/content") else None) as provider:
+        replies = await ask(queue, provider, "one", "two")
+
+    assert [reply.status_code for reply in replies] == [200, 502]
+
+
 async def test_a_download_that_breaks_is_taken_up_again(queue: BatchQueue, ask: Ask) -> None:
     """When the connection breaks in the middle of a line, the rest is read at the next look."""
     script = lambda batch: Told(  # noqa: E731
