@@ -149,7 +149,8 @@ def _translate(problem: Exception, url: str) -> NoReturn:
         told = b"the request cannot be sent: look at the base URL, and for line breaks in the key"
         raise RefusedError(Reply(status=400, body=told)) from None
     if any(kind.__name__ in {"TransportError", "DecodingError"} for kind in type(problem).__mro__):
-        raise ConnectionError(f"{urlsplit(url).netloc}: {type(problem).__name__}: {problem}") from problem
+        host = urlsplit(url).netloc.rpartition("@")[2]  # before that may stand a password
+        raise ConnectionError(f"{host}: {type(problem).__name__}: {problem}") from problem
     raise problem
 
 
