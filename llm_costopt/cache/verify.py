@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from llm_costopt.cache.agree import names
 from llm_costopt.cache.confirm import elsewhere
-from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, asks, dates, order, persons, refusal
+from llm_costopt.cache.guards import CERTAIN, GUARDS, Candidate, Guard, asks, dates, order, persons, refusal, words
 from llm_costopt.cache.reading import places, sketch
 
 Evidence: TypeAlias = NDArray[np.float64]
@@ -40,6 +40,7 @@ FEATURES = (
     "differs in the kind of question",
     "differs in persons",
     "differs in the order of words",
+    "differs in words",
     "one",
 )
 
@@ -52,7 +53,7 @@ FLOOR = 0.3
 WITNESSES = 3
 """Neighbours that say the same, the candidate among them, from which on an answer counts as confirmed."""
 
-_SOFT: tuple[Guard, ...] = (dates, asks, persons, order)
+_SOFT: tuple[Guard, ...] = (dates, asks, persons, order, words)
 """Guards whose word is evidence here; the others refuse."""
 
 _SHARP = 12.0
@@ -126,7 +127,7 @@ def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: 
     rival = _rival(neighbours, same, others)
     # What is not among the neighbours counts as something else at a cosine of 0.2.
     against = others.closeness + math.exp(_SHARP * 0.2)
-    trigrams, words = max(1, text.trigrams.bit_count()), places(text.words)
+    trigrams, own = max(1, text.trigrams.bit_count()), places(text.words)
     pair = Candidate(asked=asked, stored=near.text, similarity=near.similarity)
     return np.array(
         [
@@ -143,7 +144,7 @@ def evidence(asked: str, neighbours: Sequence[Neighbour], chosen: int, entries: 
             sum(sorted(same.overlaps, reverse=True)[:3]) / 3,
             (text.trigrams & same.twice & ~others.trigrams).bit_count() / trigrams,
             (text.trigrams & others.trigrams & ~same.trigrams).bit_count() / trigrams,
-            len((words & same.words) - others.words) / max(1, len(words)),
+            len((own & same.words) - others.words) / max(1, len(own)),
             math.log1p(entries) / 10,
             *[guard(pair) is not None for guard in _SOFT],
             1.0,

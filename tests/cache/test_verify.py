@@ -47,6 +47,18 @@ def test_the_same_wording_makes_a_hit_surer() -> None:
     assert worded > otherwise + 0.1
 
 
+def test_the_same_words_make_a_hit_surer() -> None:
+    """Among many that differ in one word, the one that says all of the asked words, and no other, is surer for it."""
+    things = ["boat", "boot", "coat", "goat", "belt", "bell", "ball", "bowl"]
+    crowd = [near(0.95 - n / 50, says=n, text=f"how can I sell the red {one}?") for n, one in enumerate(things)]
+    found = evidence("how do i sell a red boat", crowd, 0, 100)
+    otherwise = found.copy()
+    otherwise[FEATURES.index("differs in words")] = 1
+
+    assert found[FEATURES.index("differs in words")] == 0
+    assert Verifier().sure(found) > Verifier().sure(otherwise) + 0.01
+
+
 def test_what_stands_alone_must_pass_every_guard() -> None:
     """A word more is refused where one entry speaks for the answer, and heard where three say the same."""
     alone = [near(0.9, text="how can I reset my voicemail password?")]
