@@ -174,11 +174,8 @@ class Route:
             said = message if attempt is outcome.attempts[-1] else _raw(attempt.reply)
             used = usage(said) if said is not None else None
             is_hit = said is not None and is_from_cache(said.usage_metadata)  # of a cache below the router
-            usd = (
-                0.0
-                if is_hit
-                else self._cost(attempt.call, used, batch=said is not None and is_batch(said.response_metadata))
-            )
+            batch = said is not None and is_batch(said.response_metadata)
+            usd = 0.0 if is_hit else self._cost(attempt.call, used, batch=batch)
             run.settle(attempt.call, usd=usd, written=used.output_tokens if used else None)
         run.finish(outcome, answer, lambda tier: _answer(self._beside(tier, config)))
 

@@ -92,9 +92,7 @@ def _kind(part: Any) -> str | None:
     """Say which ability a content block asks for; None for text, and for a file that does not say what it is."""
     if not isinstance(part, Mapping):
         return None
-    inner = [
-        value for value in part.values() if isinstance(value, Mapping)
-    ]  # as in Anthropic's `source`, OpenAI's `file`
+    inner = [value for value in part.values() if isinstance(value, Mapping)]  # Anthropic's `source`, OpenAI's `file`
     said = [at.get(name) for at in (part, *inner) for name in ("mime_type", "media_type", "file_data")]
     begin = [text[:32].removeprefix("data:") for text in said if isinstance(text, str)]
     kinds = (key for text in begin for mime, key in _MIMES.items() if text.startswith(mime))
